@@ -1,0 +1,54 @@
+//! The Kubernetes app as a guest: it decides, the host acts.
+//!
+//! A call flows one way through these files: [`inputs`] (JSON → checked inputs) → [`request`] (→ pod spec) →
+//! [`progress`] (pod status → wait on | ended) → [`result`] (file → result document). [`call`] drives them and is
+//! the only one that touches the imports; the others are pure functions.
+
+mod bindings;
+mod call;
+pub mod inputs;
+pub mod progress;
+pub mod request;
+pub mod result;
+
+use bindings::exports::hiphops::app::app::{CallError, Description, Guest, Handler, Problem};
+
+struct App;
+
+impl Guest for App {
+    fn describe() -> Description {
+        Description {
+            name: "k8s".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            summary: "Runs containers as pods in a Kubernetes cluster.".into(),
+            handlers: vec![Handler {
+                name: RUN.into(),
+                summary: "Runs a container image as a pod and returns the result file that it wrote.".into(),
+                inputs_schema: inputs::SCHEMA.into(),
+            }],
+        }
+    }
+
+    fn check(handler: String, inputs: String) -> Result<Vec<Problem>, CallError> {
+        known(&handler)?;
+        Ok(inputs::parse(&inputs).err().unwrap_or_default())
+    }
+
+    fn call(handler: String, inputs: String) -> Result<String, CallError> {
+        known(&handler)?;
+        Ok(call::run(&inputs))
+    }
+}
+
+const RUN: &str = "run";
+
+fn known(handler: &str) -> Result<(), CallError> {
+    if handler == RUN {
+        return Ok(());
+    }
+    Err(CallError::UnknownHandler(format!("the app k8s has no handler {handler:?}; it has {RUN:?}")))
+}
+
+// On other targets the names of the exports mean something else to the linker, and nobody calls them.
+#[cfg(target_family = "wasm")]
+bindings::export!(App with_types_in bindings);

@@ -1,0 +1,319 @@
+//! What a pod's status means: wait on, or ended, and how.
+
+use crate::bindings::hiphops::k8s::pods::{Cause, ContainerState, Phase, PodStatus, Terminated};
+use std::time::Duration;
+
+/// How long a state that Kubernetes tries again by itself may last before the call fails.
+const GRACE: Duration = Duration::from_secs(20);
+/// The most that an error tells of a container's log.
+const LOG_LINES: usize = 20;
+
+/// How long the call bears what its pod does.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// From the pod's creation until its container runs.
+    pub start: Duration,
+    /// From then until it ends.
+    pub run: Duration,
+    /// The container's memory, as a Kubernetes quantity, to name in errors.
+    pub memory: String,
+}
+
+/// What to do about a status.
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    /// Look again when the status changes, or after this time.
+    Wait(Duration),
+    /// The call is over.
+    Ended(Ending),
+}
+
+/// How the container's run ended, before its result file is looked at.
+#[derive(Debug, PartialEq)]
+pub enum Ending {
+    /// Exit code 0: the result file says the rest.
+    Completed,
+    /// The container failed, or was ended; there may be a result file all the same.
+    Failed {
+        /// The reason in one word, a colon, and a sentence.
+        error: String,
+        /// Whether the end of the log is worth adding, because the status does not hold it.
+        log: bool,
+    },
+    /// There is nothing to read: the container never ran, or its files are out of reach.
+    Lost {
+        /// The reason in one word, a colon, and a sentence.
+        error: String,
+    },
+}
+
+/// The judgement of one pod over time. Times are spans since the pod was asked for.
+#[derive(Debug)]
+pub struct Progress {
+    limits: Limits,
+    running_since: Option<Duration>,
+    ended_since: Option<Duration>,
+    trouble: Option<Trouble>,
+}
+
+/// A state that may heal.
+#[derive(Debug)]
+struct Trouble {
+    since: Duration,
+    error: String,
+}
+
+impl Progress {
+    /// The judgement of a pod that was just asked for.
+    pub fn new(limits: Limits) -> Self {
+        Progress { limits, running_since: None, ended_since: None, trouble: None }
+    }
+
+    /// What to do about the pod's `status` at the time `now`.
+    pub fn judge(&mut self, status: &PodStatus, now: Duration) -> Step {
+        match &status.main {
+            ContainerState::Terminated(end) => self.terminated(end, status, now),
+            _ if let Some(error) = lost(status) => Step::Ended(failed(error)),
+            _ if matches!(status.phase, Phase::Failed | Phase::Succeeded) => {
+                Step::Ended(Ending::Lost { error: sentence(&status.cause, "the pod ended before its container ran") })
+            }
+            ContainerState::Running => self.running(now),
+            ContainerState::Waiting(cause) => self.starting(cause, status, now),
+        }
+    }
+
+    fn running(&mut self, now: Duration) -> Step {
+        let since = *self.running_since.get_or_insert(now);
+        match (since + self.limits.run).checked_sub(now) {
+            Some(left) if !left.is_zero() => Step::Wait(left),
+            _ => {
+                let limit = humantime::format_duration(self.limits.run);
+                let error = format!(
+                    "Timeout: the container ran longer than {limit} and was ended; raise \"timeout\" if it needs longer"
+                );
+                Step::Ended(Ending::Failed { error, log: true })
+            }
+        }
+    }
+
+    fn starting(&mut self, cause: &Cause, status: &PodStatus, now: Duration) -> Step {
+        let sidecar = match &status.sidecar {
+            Some(ContainerState::Waiting(cause)) => Some(cause),
+            _ => None,
+        };
+        let grace = match self.trouble([Some(cause), sidecar].into_iter().flatten(), now) {
+            Ok(grace) => grace,
+            Err(error) => return Step::Ended(Ending::Lost { error }),
+        };
+        let Some(left) = self.limits.start.checked_sub(now).filter(|left| !left.is_zero()) else {
+            let limit = humantime::format_duration(self.limits.start);
+            let why = self.why_not_started(cause, status);
+            return Step::Ended(Ending::Lost {
+                error: format!("StartTimeout: the container did not start within {limit}: {why}"),
+            });
+        };
+        Step::Wait(grace.map_or(left, |grace| grace.min(left)))
+    }
+
+    fn why_not_started(&self, cause: &Cause, status: &PodStatus) -> String {
+        if let Some(words) = &status.unschedulable {
+            return words.clone();
+        }
+        if let Some(trouble) = &self.trouble {
+            return trouble.error.clone();
+        }
+        match (&*cause.reason, &*cause.message) {
+            ("", "") => "the cluster said nothing about the pod".into(),
+            (reason, "") => format!("it was still in state {reason}"),
+            ("", message) => message.into(),
+            (reason, message) => format!("{reason}: {message}"),
+        }
+    }
+
+    /// Looks for states that keep a container from starting. Gives the time that is left for one to heal, or the
+    /// error when there is none.
+    fn trouble<'a>(
+        &mut self,
+        causes: impl Iterator<Item = &'a Cause>,
+        now: Duration,
+    ) -> Result<Option<Duration>, String> {
+        let Some((cause, heals)) = causes.filter_map(|cause| Some((cause, heals(&cause.reason)?))).next() else {
+            self.trouble = None;
+            return Ok(None);
+        };
+        let error = sentence(cause, "the container cannot be started");
+        if !heals {
+            return Err(error);
+        }
+        let trouble = self.trouble.get_or_insert_with(|| Trouble { since: now, error: error.clone() });
+        // The back-off between two tries says less than the try before it.
+        if cause.reason != "ImagePullBackOff" {
+            trouble.error = error;
+        }
+        match (trouble.since + GRACE).checked_sub(now) {
+            Some(left) if !left.is_zero() => Ok(Some(left)),
+            _ => Err(trouble.error.clone()),
+        }
+    }
+
+    fn terminated(&mut self, end: &Terminated, status: &PodStatus, now: Duration) -> Step {
+        match &*end.reason {
+            // The runtime could not start the program: there is no output.
+            "StartError" | "ContainerCannotRun" => {
+                let cause = Cause { reason: end.reason.clone(), message: end.message.clone() };
+                return Step::Ended(Ending::Lost { error: sentence(&cause, "the container cannot be started") });
+            }
+            "ContainerStatusUnknown" => {
+                let error = lost(status).unwrap_or_else(|| {
+                    format!("NodeLost: {}", or(&end.message, "the node lost track of the container"))
+                });
+                return Step::Ended(Ending::Lost { error });
+            }
+            _ => {}
+        }
+        let ending = self.exited(end, status);
+        match &status.sidecar {
+            None | Some(ContainerState::Running) => Step::Ended(ending),
+            Some(ContainerState::Terminated(sidecar)) => Step::Ended(unreadable(
+                ending,
+                &format!(
+                    "the result server ended ({}, exit code {}) before the result was read",
+                    or(&sidecar.reason, "no reason given"),
+                    sidecar.exit_code
+                ),
+            )),
+            Some(ContainerState::Waiting(_)) if status.deleted || status.phase == Phase::Failed => {
+                Step::Ended(unreadable(ending, "the pod ended before the result was read"))
+            }
+            Some(ContainerState::Waiting(cause)) => match self.starting_server(cause, now) {
+                Ok(wait) => Step::Wait(wait),
+                Err(error) => Step::Ended(match ending {
+                    Ending::Completed => Ending::Lost { error },
+                    other => unreadable(other, ""),
+                }),
+            },
+        }
+    }
+
+    /// The container has ended before the result server was up: as long as a start may take, it is worth waiting for.
+    fn starting_server(&mut self, cause: &Cause, now: Duration) -> Result<Duration, String> {
+        let grace = self.trouble(std::iter::once(cause), now)?;
+        let since = *self.ended_since.get_or_insert(now);
+        match (since + self.limits.start).checked_sub(now) {
+            Some(left) if !left.is_zero() => Ok(grace.map_or(left, |grace| grace.min(left))),
+            _ => Err(format!(
+                "ResultUnavailable: the result server did not start: {}",
+                or(&cause.message, or(&cause.reason, "no reason given"))
+            )),
+        }
+    }
+
+    fn exited(&self, end: &Terminated, status: &PodStatus) -> Ending {
+        let killed = lost(status).filter(|_| end.exit_code != 0);
+        if end.reason == "OOMKilled" {
+            let memory = &self.limits.memory;
+            failed(format!(
+                "OOMKilled: the container ran into its memory limit of {memory}; raise \"memory\"{}",
+                log_tail(&end.message)
+            ))
+        } else if let Some(error) = killed {
+            failed(error)
+        } else if end.exit_code == 0 {
+            Ending::Completed
+        } else {
+            let signal = signal_name(end.exit_code).map(|name| format!(" ({name})")).unwrap_or_default();
+            failed(format!("Error: container exited with code {}{signal}{}", end.exit_code, log_tail(&end.message)))
+        }
+    }
+}
+
+fn failed(error: String) -> Ending {
+    Ending::Failed { error, log: false }
+}
+
+/// The same ending, knowing that the result file cannot be read.
+fn unreadable(ending: Ending, why: &str) -> Ending {
+    match ending {
+        Ending::Completed => Ending::Lost { error: format!("ResultUnavailable: {why}") },
+        Ending::Failed { error, .. } | Ending::Lost { error } => Ending::Lost { error },
+    }
+}
+
+/// `Reason: message`, with stand-ins where Kubernetes said nothing.
+fn sentence(cause: &Cause, what: &str) -> String {
+    format!("{}: {}", or(&cause.reason, "Error"), or(&cause.message, what))
+}
+
+fn or<'a>(text: &'a str, stand_in: &'a str) -> &'a str {
+    if text.is_empty() { stand_in } else { text }
+}
+
+/// Whether a reason for waiting keeps the container from starting, and if so, whether it may heal by itself.
+fn heals(reason: &str) -> Option<bool> {
+    match reason {
+        "InvalidImageName" | "ErrImageNeverPull" | "CrashLoopBackOff" => Some(false),
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "ImageInspectError"
+        | "RegistryUnavailable"
+        | "SignatureValidationFailed"
+        | "CreateContainerConfigError"
+        | "CreateContainerError"
+        | "CreatePodSandboxError"
+        | "RunContainerError"
+        | "PreStartHookError"
+        | "PostStartHookError" => Some(true),
+        _ => None,
+    }
+}
+
+/// Who ended the pod, if anybody but itself did.
+fn lost(status: &PodStatus) -> Option<String> {
+    let ending = status.deleted || matches!(status.phase, Phase::Failed | Phase::Unknown);
+    if let (Some(cause), true) = (&status.disruption, ending) {
+        let word = match &*cause.reason {
+            "DeletionByTaintManager" | "DeletionByPodGC" => "NodeLost",
+            _ => "Evicted",
+        };
+        return Some(format!("{word}: {}", or(&cause.message, or(&cause.reason, "no reason given"))));
+    }
+    let message = or(&status.cause.message, "the cluster gave no reason");
+    match &*status.cause.reason {
+        "Evicted" | "Preempting" | "NodeShutdown" | "Terminated" | "Shutdown" => Some(format!("Evicted: {message}")),
+        "NodeLost" => Some(format!("NodeLost: {message}")),
+        "DeadlineExceeded" => Some(format!("Timeout: {message}")),
+        _ if status.deleted => Some("PodDeleted: somebody deleted the pod before it was done".into()),
+        _ => None,
+    }
+}
+
+/// What to add to an error about a container of which this is the end of the log.
+pub fn log_tail(log: &str) -> String {
+    let log = log.trim_end();
+    let start = log.rmatch_indices('\n').nth(LOG_LINES - 1).map_or(0, |(at, _)| at + 1);
+    match log.get(start..) {
+        None | Some("") => String::new(),
+        Some(tail) => format!("\n{tail}"),
+    }
+}
+
+fn signal_name(exit_code: i32) -> Option<&'static str> {
+    Some(match exit_code - 128 {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

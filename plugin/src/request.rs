@@ -1,0 +1,79 @@
+//! Checked inputs → what the host is asked to run.
+
+use crate::bindings::hiphops::k8s::pods::{File, PodSpec};
+use crate::inputs::{ENV_INPUT_DIR, ENV_OUTPUT_DIR, ENV_RESULT_PATH, Inputs};
+use crate::progress::Limits;
+use std::time::Duration;
+
+/// The run time of a container whose inputs set no `timeout`.
+const LONGEST_RUN: Duration = Duration::from_secs(24 * 60 * 60);
+/// What the pod lives beyond its time limits, so that the call ends it and not the cluster.
+const SLACK: Duration = Duration::from_secs(5 * 60);
+
+/// How long the call bears what its pod does.
+pub fn limits(inputs: &Inputs) -> Limits {
+    Limits { start: inputs.start_timeout, run: inputs.timeout.unwrap_or(LONGEST_RUN), memory: inputs.memory.clone() }
+}
+
+/// The pod that the inputs ask for.
+pub fn pod_spec(inputs: Inputs) -> PodSpec {
+    let limits = limits(&inputs);
+    let lifetime = limits.start.saturating_add(limits.run).saturating_add(SLACK);
+    let mut env = inputs.env;
+    env.extend([
+        (ENV_INPUT_DIR.into(), inputs.in_dir.clone()),
+        (ENV_OUTPUT_DIR.into(), inputs.out_dir.clone()),
+        (ENV_RESULT_PATH.into(), inputs.out_path),
+    ]);
+    PodSpec {
+        namespace: inputs.namespace,
+        image: inputs.image,
+        command: inputs.command,
+        args: inputs.args,
+        env,
+        cpu: inputs.cpu,
+        memory: inputs.memory,
+        input_dir: inputs.in_dir,
+        input_files: inputs
+            .in_files
+            .into_iter()
+            .map(|(path, content)| File { path, content: content.into_bytes() })
+            .collect(),
+        output_dir: inputs.out_dir,
+        lifetime_ms: lifetime.as_millis().try_into().unwrap_or(u64::MAX),
+        keep: inputs.skip_cleanup,
+        service_account: inputs.service_account,
+        image_pull_secrets: inputs.image_pull_secrets,
+        node_selector: inputs.node_selector,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::parse;
+
+    #[test]
+    fn the_container_is_told_where_its_files_are() {
+        let inputs = parse(r#"{"image":"a","in_dir":"/in/","out_dir":"/out","out_path":"./x/y.json","env":{"A":"b"}}"#);
+        let spec = pod_spec(inputs.unwrap());
+        let env: Vec<(&str, &str)> = spec.env.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(
+            env,
+            [
+                ("A", "b"),
+                ("HIPHOPS_INPUT_DIR", "/in"),
+                ("HIPHOPS_OUTPUT_DIR", "/out"),
+                ("HIPHOPS_RESULT_PATH", "x/y.json")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pod_outlives_its_time_limits_by_the_slack_alone() {
+        let limited = pod_spec(parse(r#"{"image":"a","timeout":"10s","start_timeout":"30s"}"#).unwrap());
+        assert_eq!(limited.lifetime_ms, (10 + 30 + 300) * 1000);
+        let unlimited = pod_spec(parse(r#"{"image":"a"}"#).unwrap());
+        assert_eq!(unlimited.lifetime_ms, (24 * 3600 + 120 + 300) * 1000);
+    }
+}

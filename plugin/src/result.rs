@@ -1,0 +1,109 @@
+//! Result file → result document.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// What a call comes to.
+#[derive(Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Why the call failed: the reason in one word, a colon, and a sentence.
+    pub error: Option<String>,
+    /// The result file's text.
+    pub text: String,
+    /// Whether `text` is returned as JSON instead of as a string.
+    pub is_json: bool,
+}
+
+impl Outcome {
+    /// A call that failed and has no result.
+    pub fn failed(error: String) -> Self {
+        Outcome { error: Some(error), ..Outcome::default() }
+    }
+
+    /// The outcome of a call that left this result file at `path`.
+    pub fn of_file(path: &str, bytes: Vec<u8>) -> Self {
+        match String::from_utf8(bytes) {
+            Ok(text) => {
+                let is_json = is_json(path, &text);
+                Outcome { error: None, text, is_json }
+            }
+            Err(error) => Outcome::failed(format!(
+                "InvalidResult: the result file is not UTF-8: {} bytes, the first bad one at offset {}",
+                error.as_bytes().len(),
+                error.utf8_error().valid_up_to()
+            )),
+        }
+    }
+
+    /// The document, with the times at which the call began and ended, each as a span since 1970 in UTC.
+    pub fn document(&self, started: Duration, finished: Duration) -> String {
+        let json = if self.is_json { serde_json::from_str::<&RawValue>(&self.text).ok() } else { None };
+        let body = if self.is_json { "" } else { &*self.text };
+        let document = Document {
+            hops: Hops {
+                started_at: timestamp(started),
+                finished_at: timestamp(finished),
+                error: self.error.as_deref(),
+            },
+            errored: self.error.is_some(),
+            completed: self.error.is_none(),
+            done: true,
+            body,
+            json,
+        };
+        // In one piece: a large result would otherwise be copied, and its memory doubled, several times over.
+        let mut out =
+            Vec::with_capacity(self.text.len() + escapes(body) + self.error.as_ref().map_or(0, String::len) + 512);
+        match serde_json::to_writer(&mut out, &document) {
+            Ok(()) => String::from_utf8(out).unwrap_or_default(),
+            Err(_) => String::new(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    hops: Hops<'a>,
+    errored: bool,
+    completed: bool,
+    done: bool,
+    body: &'a str,
+    json: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct Hops<'a> {
+    started_at: String,
+    finished_at: String,
+    error: Option<&'a str>,
+}
+
+fn timestamp(since_1970: Duration) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_1970).to_string()
+}
+
+/// Objects and arrays are JSON whatever the file is called; a string, number or boolean only in a file that says so,
+/// for any text could be one.
+fn is_json(path: &str, text: &str) -> bool {
+    let Ok(raw) = serde_json::from_str::<&RawValue>(text) else { return false };
+    match raw.get().bytes().next() {
+        Some(b'{' | b'[') => true,
+        Some(b'n') | None => false,
+        Some(_) => path.ends_with(".json"),
+    }
+}
+
+/// How many bytes JSON's escapes add to a text.
+fn escapes(text: &str) -> usize {
+    text.bytes()
+        .map(|byte| match byte {
+            b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 1,
+            0x00..=0x1f => 5,
+            _ => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests;
