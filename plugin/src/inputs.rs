@@ -5,7 +5,8 @@ mod quantity;
 
 pub use crate::bindings::exports::hiphops::app::app::Problem;
 use json::Json;
-use std::collections::BTreeMap;
+use quantity::Nanos;
+use serde_json::value::RawValue;
 use std::time::Duration;
 
 /// JSON Schema of the inputs object.
@@ -19,7 +20,8 @@ pub const ENV_OUTPUT_DIR: &str = "HIPHOPS_OUTPUT_DIR";
 pub const ENV_RESULT_PATH: &str = "HIPHOPS_RESULT_PATH";
 
 const START_TIMEOUT: Duration = Duration::from_secs(120);
-const MIB: f64 = 1024.0 * 1024.0;
+/// Below this, a memory limit is a slip: no container starts with less.
+const LEAST_MEMORY: Nanos = Nanos::of(1024 * 1024);
 
 /// Checked inputs. Directories and paths are normalized: no `.` segments, no trailing slash.
 #[derive(Debug, PartialEq)]
@@ -91,9 +93,9 @@ pub fn parse(text: &str) -> Result<Inputs, Vec<Problem>> {
 
 /// The fields of the inputs object on their way into [`Inputs`]. A field that is wrong leaves a problem behind and
 /// gives a stand-in, so that the next ones are checked as well.
-struct Fields {
+struct Fields<'a> {
     /// Name and value as given, in the order of the text; a value is gone once it was read.
-    given: Vec<(String, Json)>,
+    given: Vec<(String, Option<&'a RawValue>)>,
     /// The names that were asked for.
     known: Vec<&'static str>,
     problems: Vec<Problem>,
@@ -102,11 +104,15 @@ struct Fields {
 /// What a check makes of a text: the text to use, or what is wrong with it.
 type Checked = Result<String, String>;
 
-impl Fields {
-    fn new(text: &str) -> Result<Self, Vec<Problem>> {
+impl<'a> Fields<'a> {
+    fn new(text: &'a str) -> Result<Self, Vec<Problem>> {
         let whole = |message: String| vec![Problem { path: vec![], message }];
         match Json::parse(text) {
-            Ok(Json::Object(given)) => Ok(Fields { given, known: vec![], problems: vec![] }),
+            Ok(Json::Object(given)) => Ok(Fields {
+                given: given.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+                known: vec![],
+                problems: vec![],
+            }),
             Ok(other) => Err(whole(format!("inputs: expected an object, found {}", other.kind()))),
             Err(error) => Err(whole(format!("inputs: not valid JSON: {error}"))),
         }
@@ -118,7 +124,13 @@ impl Fields {
     }
 
     fn mismatch(&mut self, path: &[&str], expected: &str, found: &Json) {
-        self.problem(path, format!("expected {expected}, found {}", found.kind()));
+        self.problem(
+            path,
+            match found {
+                Json::Invalid(error) => format!("not valid JSON: {error}"),
+                _ => format!("expected {expected}, found {}", found.kind()),
+            },
+        );
     }
 
     fn checked(&mut self, path: &[&str], checked: Checked) -> String {
@@ -129,10 +141,10 @@ impl Fields {
     }
 
     /// The value of a field; none if it is absent or null.
-    fn take(&mut self, name: &'static str) -> Option<Json> {
+    fn take(&mut self, name: &'static str) -> Option<Json<'a>> {
         self.known.push(name);
         let (_, value) = self.given.iter_mut().find(|(given, _)| given == name)?;
-        Some(std::mem::replace(value, Json::Null)).filter(|value| !matches!(value, Json::Null))
+        value.take().map(Json::part).filter(|value| !matches!(value, Json::Null))
     }
 
     fn optional(&mut self, name: &'static str, check: fn(String) -> Checked) -> Option<String> {
@@ -161,7 +173,8 @@ impl Fields {
         match self.take(name) {
             None => default.into(),
             Some(Json::String(text)) if text.is_empty() => default.into(),
-            Some(Json::String(text) | Json::Number(text)) => self.checked(&[name], check(text)),
+            Some(Json::String(text)) => self.checked(&[name], check(text)),
+            Some(Json::Number(text)) => self.checked(&[name], check(text.into())),
             Some(other) => {
                 self.mismatch(&[name], "a string or a number", &other);
                 String::new()
@@ -181,7 +194,7 @@ impl Fields {
         let mut strings = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
             let path = [name, &index.to_string()];
-            match item {
+            match Json::part(item) {
                 Json::String(text) => strings.push(self.checked(&path, check(text))),
                 other => self.mismatch(&path, "a string", &other),
             }
@@ -208,7 +221,7 @@ impl Fields {
             let checked_key = check_key(key.clone());
             let path = [name, key.as_str()];
             let checked_key = self.checked(&path, checked_key);
-            match value {
+            match Json::part(value) {
                 Json::Null => {}
                 Json::String(text) => {
                     let value = self.checked(&path, check_value(text));
@@ -224,18 +237,16 @@ impl Fields {
     fn in_files(&mut self) -> Vec<(String, String)> {
         const NAME: &str = "in_files";
         let files = self.map(NAME, file_name, Ok);
-        let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut names: Vec<&str> = files.iter().map(|(name, _)| &**name).filter(|name| !name.is_empty()).collect();
+        names.sort_unstable();
         let mut clashes = vec![];
-        for (name, _) in files.iter().filter(|(name, _)| !name.is_empty()) {
-            *taken.entry(name).or_default() += 1;
-        }
-        for (&name, &count) in &taken {
-            if count > 1 {
+        for (index, &name) in names.iter().enumerate() {
+            if index > 0 && names.get(index - 1) == Some(&name) {
                 clashes.push((name.to_owned(), "two names mean this file".to_owned()));
             }
             for (at, _) in name.match_indices('/') {
                 let parent = name.get(..at).unwrap_or_default();
-                if taken.contains_key(parent) {
+                if names.binary_search(&parent).is_ok() {
                     clashes
                         .push((parent.to_owned(), format!("cannot be a file and the directory of {name:?} at once")));
                 }
@@ -259,19 +270,19 @@ impl Fields {
     }
 
     fn duration(&mut self, name: &'static str) -> Option<Duration> {
-        const EXPECTED: &str = r#"expected a duration such as "90s" or "10m""#;
+        const EXPECTED: &str = r#"a duration such as "90s" or "10m""#;
         let text = match self.take(name)? {
             Json::String(text) if text.is_empty() => return None,
             Json::String(text) => text,
             other => {
-                self.problem(&[name], format!("{EXPECTED}, found {}", other.kind()));
+                self.mismatch(&[name], EXPECTED, &other);
                 return None;
             }
         };
         match humantime::parse_duration(&text) {
             Ok(Duration::ZERO) => self.problem(&[name], "must be longer than zero"),
             Ok(duration) => return Some(duration),
-            Err(_) => self.problem(&[name], format!("{EXPECTED}, found {text:?}")),
+            Err(_) => self.problem(&[name], format!("expected {EXPECTED}, found {text:?}")),
         }
         None
     }
@@ -307,9 +318,12 @@ impl Fields {
         if self.problems.is_empty() {
             return Ok(());
         }
-        let place = |problem: &Problem| names.iter().position(|name| Some(name) == problem.path.first());
-        self.problems.sort_by_key(|problem| place(problem).unwrap_or(usize::MAX));
-        Err(self.problems)
+        let mut by_place: Vec<Vec<Problem>> = std::iter::repeat_with(Vec::new).take(names.len() + 1).collect();
+        for problem in self.problems {
+            let place = names.iter().position(|name| Some(name) == problem.path.first()).unwrap_or(names.len());
+            by_place.get_mut(place).into_iter().for_each(|at| at.push(problem.clone()));
+        }
+        Err(by_place.into_iter().flatten().collect())
     }
 }
 
@@ -324,7 +338,7 @@ fn display(path: &[&str]) -> String {
 }
 
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let distance = |candidate: &&str| strsim::osa_distance(&name.to_lowercase().replace('-', "_"), candidate);
+    let distance = |candidate: &&str| strsim::osa_distance(&name.to_ascii_lowercase().replace('-', "_"), candidate);
     known.iter().copied().min_by_key(distance).filter(|near| distance(near) <= (near.len() / 3).max(1))
 }
 
@@ -418,20 +432,21 @@ fn check_segments(text: &str, segments: &[&str]) -> Result<(), String> {
 }
 
 fn cpu(text: String) -> Checked {
-    match quantity::parse(&text) {
-        Some(cores) if cores > 0.0 => Ok(text),
+    match Nanos::parse(&text) {
+        Some(cores) if cores > Nanos::of(0) => Ok(text),
         Some(_) => Err(format!("must be more than zero, found {text:?}")),
         None => Err(format!(r#"expected a Kubernetes quantity such as "250m" or "0.5", found {text:?}"#)),
     }
 }
 
 fn memory(text: String) -> Checked {
-    match quantity::parse(&text) {
-        Some(bytes) if bytes >= MIB => Ok(text),
-        Some(bytes) => {
-            let digits: String = text.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-            let hint = if digits.is_empty() { "128" } else { &digits };
-            Err(format!(r#"{text:?} is {bytes} bytes, too little for any container; did you mean "{hint}Mi"?"#))
+    match Nanos::parse(&text) {
+        Some(bytes) if bytes >= LEAST_MEMORY => Ok(text),
+        Some(_) => {
+            let near = format!("{}Mi", text.trim_end_matches(|c: char| !c.is_ascii_digit()));
+            let meant = Nanos::parse(&near).is_some_and(|bytes| bytes >= LEAST_MEMORY);
+            let hint = if meant { format!("; did you mean {near:?}?") } else { String::new() };
+            Err(format!("{text:?} is less than 1 MiB, too little for any container{hint}"))
         }
         None => Err(format!(r#"expected a Kubernetes quantity such as "128Mi" or "1Gi", found {text:?}"#)),
     }

@@ -13,6 +13,7 @@ pub mod result;
 
 use bindings::exports::hiphops::app::app::{CallError, Description, Guest, Handler, Problem};
 
+/// What the component exports.
 struct App;
 
 impl Guest for App {
@@ -51,4 +52,8 @@ fn known(handler: &str) -> Result<(), CallError> {
 
 // On other targets the names of the exports mean something else to the linker, and nobody calls them.
 #[cfg(target_family = "wasm")]
-bindings::export!(App with_types_in bindings);
+mod export {
+    #![allow(unsafe_code, reason = "generated")]
+    use super::App;
+    crate::bindings::export!(App with_types_in crate::bindings);
+}

@@ -83,10 +83,12 @@ impl Progress {
     }
 
     fn running(&mut self, now: Duration) -> Step {
+        // What kept it from running has healed.
+        self.trouble = None;
         let since = *self.running_since.get_or_insert(now);
-        match (since + self.limits.run).checked_sub(now) {
-            Some(left) if !left.is_zero() => Step::Wait(left),
-            _ => {
+        match left(since, self.limits.run, now) {
+            Some(left) => Step::Wait(left),
+            None => {
                 let limit = humantime::format_duration(self.limits.run);
                 let error = format!(
                     "Timeout: the container ran longer than {limit} and was ended; raise \"timeout\" if it needs longer"
@@ -105,7 +107,7 @@ impl Progress {
             Ok(grace) => grace,
             Err(error) => return Step::Ended(Ending::Lost { error }),
         };
-        let Some(left) = self.limits.start.checked_sub(now).filter(|left| !left.is_zero()) else {
+        let Some(left) = left(Duration::ZERO, self.limits.start, now) else {
             let limit = humantime::format_duration(self.limits.start);
             let why = self.why_not_started(cause, status);
             return Step::Ended(Ending::Lost {
@@ -150,10 +152,7 @@ impl Progress {
         if cause.reason != "ImagePullBackOff" {
             trouble.error = error;
         }
-        match (trouble.since + GRACE).checked_sub(now) {
-            Some(left) if !left.is_zero() => Ok(Some(left)),
-            _ => Err(trouble.error.clone()),
-        }
+        left(trouble.since, GRACE, now).map(Some).ok_or_else(|| trouble.error.clone())
     }
 
     fn terminated(&mut self, end: &Terminated, status: &PodStatus, now: Duration) -> Step {
@@ -172,25 +171,23 @@ impl Progress {
             _ => {}
         }
         let ending = self.exited(end, status);
+        let unread = |why: String| lost(status).unwrap_or_else(|| format!("ResultUnavailable: {why}"));
         match &status.sidecar {
             None | Some(ContainerState::Running) => Step::Ended(ending),
             Some(ContainerState::Terminated(sidecar)) => Step::Ended(unreadable(
                 ending,
-                &format!(
+                unread(format!(
                     "the result server ended ({}, exit code {}) before the result was read",
                     or(&sidecar.reason, "no reason given"),
                     sidecar.exit_code
-                ),
+                )),
             )),
             Some(ContainerState::Waiting(_)) if status.deleted || status.phase == Phase::Failed => {
-                Step::Ended(unreadable(ending, "the pod ended before the result was read"))
+                Step::Ended(unreadable(ending, unread("the pod ended before the result was read".into())))
             }
             Some(ContainerState::Waiting(cause)) => match self.starting_server(cause, now) {
                 Ok(wait) => Step::Wait(wait),
-                Err(error) => Step::Ended(match ending {
-                    Ending::Completed => Ending::Lost { error },
-                    other => unreadable(other, ""),
-                }),
+                Err(error) => Step::Ended(unreadable(ending, error)),
             },
         }
     }
@@ -199,9 +196,9 @@ impl Progress {
     fn starting_server(&mut self, cause: &Cause, now: Duration) -> Result<Duration, String> {
         let grace = self.trouble(std::iter::once(cause), now)?;
         let since = *self.ended_since.get_or_insert(now);
-        match (since + self.limits.start).checked_sub(now) {
-            Some(left) if !left.is_zero() => Ok(grace.map_or(left, |grace| grace.min(left))),
-            _ => Err(format!(
+        match left(since, self.limits.start, now) {
+            Some(left) => Ok(grace.map_or(left, |grace| grace.min(left))),
+            None => Err(format!(
                 "ResultUnavailable: the result server did not start: {}",
                 or(&cause.message, or(&cause.reason, "no reason given"))
             )),
@@ -231,10 +228,15 @@ fn failed(error: String) -> Ending {
     Ending::Failed { error, log: false }
 }
 
-/// The same ending, knowing that the result file cannot be read.
-fn unreadable(ending: Ending, why: &str) -> Ending {
+/// What is left of `limit` from `since` on; none if it is over.
+fn left(since: Duration, limit: Duration, now: Duration) -> Option<Duration> {
+    since.saturating_add(limit).checked_sub(now).filter(|left| !left.is_zero())
+}
+
+/// The same ending, knowing that the result file cannot be read. A container that failed keeps its own error.
+fn unreadable(ending: Ending, error: String) -> Ending {
     match ending {
-        Ending::Completed => Ending::Lost { error: format!("ResultUnavailable: {why}") },
+        Ending::Completed => Ending::Lost { error },
         Ending::Failed { error, .. } | Ending::Lost { error } => Ending::Lost { error },
     }
 }
@@ -298,7 +300,7 @@ pub fn log_tail(log: &str) -> String {
 }
 
 fn signal_name(exit_code: i32) -> Option<&'static str> {
-    Some(match exit_code - 128 {
+    Some(match exit_code.checked_sub(128)? {
         1 => "SIGHUP",
         2 => "SIGINT",
         3 => "SIGQUIT",

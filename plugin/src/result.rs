@@ -53,8 +53,8 @@ impl Outcome {
             json,
         };
         // In one piece: a large result would otherwise be copied, and its memory doubled, several times over.
-        let mut out =
-            Vec::with_capacity(self.text.len() + escapes(body) + self.error.as_ref().map_or(0, String::len) + 512);
+        let error = self.error.as_deref().unwrap_or_default();
+        let mut out = Vec::with_capacity(self.text.len() + escapes(body) + error.len() + escapes(error) + 512);
         match serde_json::to_writer(&mut out, &document) {
             Ok(()) => String::from_utf8(out).unwrap_or_default(),
             Err(_) => String::new(),

@@ -1,22 +1,41 @@
-//! JSON as the checks need it: objects in the order of the text, duplicates kept, numbers as text.
+//! JSON as the checks need it: one level at a time, objects in the order of the text with duplicates kept, numbers
+//! as they are written.
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use std::fmt;
 
-/// A JSON value.
-#[derive(Debug, PartialEq)]
-pub(super) enum Json {
+/// A JSON value whose parts are not looked at yet.
+#[derive(Debug)]
+pub(super) enum Json<'a> {
     Null,
     Bool(bool),
-    Number(String),
+    Number(&'a str),
     String(String),
-    Array(Vec<Json>),
-    Object(Vec<(String, Json)>),
+    Array(Vec<&'a RawValue>),
+    Object(Vec<(String, &'a RawValue)>),
+    /// What only looks like a value from outside: a string with half a surrogate pair.
+    Invalid(serde_json::Error),
 }
 
-impl Json {
-    pub(super) fn parse(text: &str) -> Result<Json, serde_json::Error> {
-        serde_json::from_str(text)
+impl<'a> Json<'a> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
+        Ok(match text.trim_start().bytes().next() {
+            Some(b'{') => Json::Object(serde_json::from_str::<Entries>(text)?.0),
+            Some(b'[') => Json::Array(serde_json::from_str(text)?),
+            Some(b'"') => Json::String(serde_json::from_str(text)?),
+            _ => match serde_json::from_str::<&RawValue>(text)?.get() {
+                "null" => Json::Null,
+                "true" => Json::Bool(true),
+                "false" => Json::Bool(false),
+                number => Json::Number(number),
+            },
+        })
+    }
+
+    /// The value of a part.
+    pub(super) fn part(raw: &'a RawValue) -> Self {
+        Json::parse(raw.get()).unwrap_or_else(Json::Invalid)
     }
 
     /// The value's type, as a sentence names it.
@@ -28,66 +47,34 @@ impl Json {
             Json::String(_) => "a string",
             Json::Array(_) => "an array",
             Json::Object(_) => "an object",
+            Json::Invalid(_) => "no JSON",
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Json {
+/// An object's entries. A map type would lose their order and their duplicates.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Entries<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
+        deserializer.deserialize_map(EntriesVisitor)
     }
 }
 
-struct JsonVisitor;
+struct EntriesVisitor;
 
-impl<'de> Visitor<'de> for JsonVisitor {
-    type Value = Json;
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
+        f.write_str("an object")
     }
 
-    fn visit_unit<E>(self) -> Result<Json, E> {
-        Ok(Json::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
-        Ok(Json::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json::Number(value.to_string()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(Json::Number(value.to_string()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        Ok(Json::Number(value.to_string()))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
-        Ok(Json::String(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Json, E> {
-        Ok(Json::String(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
-        let mut items = vec![];
-        while let Some(item) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(Json::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
         let mut entries = vec![];
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        Ok(Json::Object(entries))
+        Ok(Entries(entries))
     }
 }

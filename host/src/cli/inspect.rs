@@ -1,0 +1,72 @@
+//! `hops plugin inspect`: what a plugin is.
+
+use super::{Failure, Status};
+use hops_k8s::plugin::EMBEDDED;
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// What to look at.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The plugin's component [default: the one in this program]
+    file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn inspect(arguments: &Arguments) -> Result<Status, Failure> {
+    let component = match &arguments.file {
+        None => Cow::Borrowed(EMBEDDED),
+        Some(path) => Cow::Owned(
+            std::fs::read(path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?,
+        ),
+    };
+    let plugin = super::loader().load(&component)?;
+    let description = plugin.describe().await.map_err(Failure::usage)?;
+    let found = plugin.inspection();
+    let handlers: Vec<Value> = description
+        .handlers
+        .iter()
+        .map(|handler| {
+            json!({
+                "name": handler.name,
+                "summary": handler.summary,
+                "inputs_schema": serde_json::from_str(&handler.inputs_schema).unwrap_or(Value::Null),
+            })
+        })
+        .collect();
+    let text = if arguments.json {
+        let all = json!({
+            "name": description.name,
+            "version": description.version,
+            "summary": description.summary,
+            "size": found.size,
+            "sha256": found.sha256,
+            "exports": found.exports,
+            "imports": found.imports,
+            "handlers": handlers,
+        });
+        format!("{all:#}\n")
+    } else {
+        let mut text = format!(
+            "{} {}: {}\nsize     {} bytes\nsha256   {}\n",
+            description.name, description.version, description.summary, found.size, found.sha256
+        );
+        for (what, names) in [("exports", &found.exports), ("imports", &found.imports)] {
+            for name in names {
+                text += &format!("{what}  {name}\n");
+            }
+        }
+        for (handler, shown) in description.handlers.iter().zip(&handlers) {
+            text += &format!("\nhandler {}_{}: {}\n", description.name, handler.name, handler.summary);
+            text += &format!("inputs: {:#}\n", shown.get("inputs_schema").unwrap_or(&Value::Null));
+        }
+        text
+    };
+    // A reader that has seen enough, such as `head`, is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(Status::Completed)
+}

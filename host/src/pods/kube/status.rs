@@ -1,0 +1,71 @@
+//! A Kubernetes pod → the status that plugins know.
+
+use super::manifest::{MAIN, SIDECAR};
+use crate::pods::{Cause, ContainerState, Phase, PodStatus, Terminated};
+use k8s_openapi::api::core::v1 as k8s;
+
+/// What the watch says of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Snapshot {
+    /// For the plugin.
+    pub status: PodStatus,
+    /// The pod's address.
+    pub ip: Option<String>,
+}
+
+impl Snapshot {
+    /// What a pod's object says; `deleted` if that was the last of it.
+    pub(super) fn of(pod: &k8s::Pod, deleted: bool) -> Self {
+        let status = pod.status.as_ref();
+        let conditions = || status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+        let condition = |kind: &str, value: &str| conditions().find(|c| c.type_ == kind && c.status == value);
+        let container = |name: &str| {
+            status
+                .and_then(|status| status.container_statuses.as_ref())
+                .and_then(|containers| containers.iter().find(|container| container.name == name))
+                .and_then(|container| container.state.as_ref())
+                .map_or_else(|| ContainerState::Waiting(cause(&None, &None)), state)
+        };
+        Snapshot {
+            status: PodStatus {
+                phase: match status.and_then(|status| status.phase.as_deref()) {
+                    Some("Pending") | None => Phase::Pending,
+                    Some("Running") => Phase::Running,
+                    Some("Succeeded") => Phase::Succeeded,
+                    Some("Failed") => Phase::Failed,
+                    Some(_) => Phase::Unknown,
+                },
+                cause: status.map_or_else(|| cause(&None, &None), |status| cause(&status.reason, &status.message)),
+                unschedulable: condition("PodScheduled", "False")
+                    .map(|condition| condition.message.clone().unwrap_or_default()),
+                disruption: condition("DisruptionTarget", "True")
+                    .map(|condition| cause(&condition.reason, &condition.message)),
+                deleted: deleted || pod.metadata.deletion_timestamp.is_some(),
+                main: container(MAIN),
+                sidecar: Some(container(SIDECAR)),
+            },
+            ip: status.and_then(|status| status.pod_ip.clone()),
+        }
+    }
+}
+
+fn state(state: &k8s::ContainerState) -> ContainerState {
+    if let Some(end) = &state.terminated {
+        ContainerState::Terminated(Terminated {
+            exit_code: end.exit_code,
+            reason: end.reason.clone().unwrap_or_default(),
+            message: end.message.clone().unwrap_or_default(),
+        })
+    } else if state.running.is_some() {
+        ContainerState::Running
+    } else {
+        let waiting = state.waiting.as_ref();
+        ContainerState::Waiting(
+            waiting.map_or_else(|| cause(&None, &None), |waiting| cause(&waiting.reason, &waiting.message)),
+        )
+    }
+}
+
+fn cause(reason: &Option<String>, message: &Option<String>) -> Cause {
+    Cause { reason: reason.clone().unwrap_or_default(), message: message.clone().unwrap_or_default() }
+}

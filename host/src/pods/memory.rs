@@ -1,0 +1,204 @@
+//! Pods that play a script: for tests of plugins and of embedders, without any container.
+
+use super::{Cause, ContainerState, Error, Excess, Phase, Pod, PodSpec, PodStatus, Pods, Terminated};
+use async_trait::async_trait;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::AsyncRead;
+use tokio::time::Instant;
+
+/// What a pod does. Times are tokio's, so a test that pauses them waits for nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// Why the pod cannot be created, instead of all else.
+    pub refused: Option<Error>,
+    /// The pod's statuses, each with the time since creation at which it sets in.
+    pub statuses: Vec<(Duration, PodStatus)>,
+    /// What watching the pod ends with after the last status. None: nothing more happens.
+    pub lost: Option<Error>,
+    /// The files below the output directory, by relative path, or why one cannot be read.
+    pub files: HashMap<String, Result<Vec<u8>, Error>>,
+    /// The container's log.
+    pub log: String,
+}
+
+impl Script {
+    /// A pod that runs for a second and ends with this exit code.
+    pub fn exits(code: i32) -> Self {
+        let end = exited(code, if code == 0 { "Completed" } else { "Error" }, "");
+        Script::default().at(0, waiting("ContainerCreating", "")).at(100, running()).at(1100, end)
+    }
+
+    /// Adds a status, in order of time.
+    #[must_use]
+    pub fn at(mut self, millis: u64, status: PodStatus) -> Self {
+        self.statuses.push((Duration::from_millis(millis), status));
+        self
+    }
+
+    /// Adds a file below the output directory.
+    #[must_use]
+    pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
+        self.files.insert(path.into(), Ok(content.into()));
+        self
+    }
+}
+
+/// A status in which the container waits.
+pub fn waiting(reason: &str, message: &str) -> PodStatus {
+    status(Phase::Pending, ContainerState::Waiting(cause(reason, message)))
+}
+
+/// A status in which the container runs.
+pub fn running() -> PodStatus {
+    status(Phase::Running, ContainerState::Running)
+}
+
+/// A status in which the container has ended.
+pub fn exited(exit_code: i32, reason: &str, message: &str) -> PodStatus {
+    let terminated = Terminated { exit_code, reason: reason.into(), message: message.into() };
+    status(Phase::Running, ContainerState::Terminated(terminated))
+}
+
+fn status(phase: Phase, main: ContainerState) -> PodStatus {
+    PodStatus {
+        phase,
+        cause: cause("", ""),
+        unschedulable: None,
+        disruption: None,
+        deleted: false,
+        main,
+        sidecar: Some(ContainerState::Running),
+    }
+}
+
+/// A cause, from its two parts.
+pub fn cause(reason: &str, message: &str) -> Cause {
+    Cause { reason: reason.into(), message: message.into() }
+}
+
+/// Pods that play scripts.
+pub struct Memory {
+    script: Box<dyn Fn(&PodSpec) -> Script + Send + Sync>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    created: Mutex<Vec<PodSpec>>,
+    live: AtomicUsize,
+}
+
+impl Memory {
+    /// Each pod plays the script that this function makes for it.
+    pub fn new(script: impl Fn(&PodSpec) -> Script + Send + Sync + 'static) -> Self {
+        Memory { script: Box::new(script), shared: Arc::default() }
+    }
+
+    /// All pods that were asked for.
+    pub fn created(&self) -> Vec<PodSpec> {
+        self.shared.created.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many pods there are now.
+    pub fn live(&self) -> usize {
+        self.shared.live.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Pods for Memory {
+    async fn create(&self, spec: PodSpec) -> Result<Box<dyn Pod>, Error> {
+        let script = (self.script)(&spec);
+        let keep = spec.keep;
+        let number = {
+            let mut created = self.shared.created.lock().unwrap_or_else(PoisonError::into_inner);
+            created.push(spec);
+            created.len()
+        };
+        if let Some(error) = script.refused {
+            return Err(error);
+        }
+        self.shared.live.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(MemoryPod {
+            name: format!("memory-{number}"),
+            script,
+            next: 0,
+            created: Instant::now(),
+            keep,
+            is_live: true,
+            shared: self.shared.clone(),
+        }))
+    }
+}
+
+struct MemoryPod {
+    name: String,
+    script: Script,
+    next: usize,
+    created: Instant,
+    keep: bool,
+    is_live: bool,
+    shared: Arc<Shared>,
+}
+
+impl MemoryPod {
+    fn remove(&mut self) {
+        if !self.keep && std::mem::take(&mut self.is_live) {
+            self.shared.live.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for MemoryPod {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+#[async_trait]
+impl Pod for MemoryPod {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn changed(&mut self) -> Result<PodStatus, Error> {
+        let Some((after, status)) = self.script.statuses.get(self.next) else {
+            return match &self.script.lost {
+                Some(error) => Err(error.clone()),
+                None => std::future::pending().await,
+            };
+        };
+        tokio::time::sleep_until(self.created + *after).await;
+        self.next += 1;
+        Ok(status.clone())
+    }
+
+    async fn read_file(&mut self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        match self.script.files.get(path) {
+            None => Ok(None),
+            Some(Ok(bytes)) if bytes.len() as u64 > limit => {
+                Err(Error::TooLarge(Excess { size: bytes.len() as u64, limit }))
+            }
+            Some(file) => file.clone().map(Some),
+        }
+    }
+
+    async fn tail_logs(&mut self, lines: u32) -> Result<String, Error> {
+        let all: Vec<&str> = self.script.log.lines().collect();
+        let skipped = all.len().saturating_sub(lines as usize);
+        Ok(all.get(skipped..).unwrap_or_default().join("\n"))
+    }
+
+    async fn follow_logs(&self) -> Result<Pin<Box<dyn AsyncRead + Send>>, Error> {
+        Ok(Box::pin(std::io::Cursor::new(self.script.log.clone().into_bytes())))
+    }
+
+    async fn delete(&mut self) -> Result<(), Error> {
+        self.remove();
+        Ok(())
+    }
+}
