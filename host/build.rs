@@ -69,8 +69,13 @@ fn build_module() -> Result<Vec<u8>> {
         .map(PathBuf::from)
         .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
         .context("cannot tell where cargo keeps its registry: set CARGO_HOME")?;
-    let flags = [(&workspace, "/hops-k8s"), (&cargo_home, "/cargo")]
-        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
+    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    let flags = [
+        remap(&workspace, "/hops-k8s"),
+        remap(&cargo_home, "/cargo"),
+        "-Cllvm-args=-inline-threshold=10".into(),
+        "-Cllvm-args=-inlinehint-threshold=10".into(),
+    ];
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
 
     ensure!(cargo.status()?.success(), "the plugin does not build, see above");

@@ -1,13 +1,15 @@
 //! The built component in the host, with pods that play a script: what each ending of a pod makes of a result.
 
+use hops_k8s::app::App;
 use hops_k8s::event::{Event, Events};
 use hops_k8s::plugin::{CallCtx, CallError, EMBEDDED, Limits, LoadError, Plugin};
 use hops_k8s::pods::memory::{Memory, Script, cause, exited, running, waiting};
 use hops_k8s::pods::{ContainerState, Error, NoPods, Phase, PodSpec, PodStatus, Refusal, Rule};
 use hops_k8s::policy::Policy;
-use hops_k8s_tests::{Document, call, call_with, loader, plugin};
+use hops_k8s_tests::{Document, call, call_with, component_of, loader, plugin, shared_plugin};
 use rstest::rstest;
 use serde_json::{Value, json};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,11 @@ fn hello() -> Value {
 fn with(change: impl FnOnce(&mut PodStatus), mut status: PodStatus) -> PodStatus {
     change(&mut status);
     status
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_case_means_what_it_means_elsewhere() {
+    hops_k8s_tests::cases::check_memory().await;
 }
 
 #[rstest]
@@ -154,6 +161,25 @@ async fn a_container_that_runs_too_long_is_ended_with_the_end_of_its_log() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_log_without_lines_there_is_the_end() {
+    let mut script = Script::default().at(0, running());
+    script.log = "ü".repeat(2 * MIB) + "the end";
+    let document = play(script, json!({"image": "a", "timeout": "10s"})).await;
+    assert!(document.error().starts_with("Timeout: ") && document.error().ends_with("the end"));
+    assert!(document.error().len() < MIB + 200, "{}", document.error().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_lives_no_longer_than_the_host_allows() {
+    let pods = Arc::new(Memory::new(|_| Script::default().at(0, running())));
+    let start = tokio::time::Instant::now();
+    let error = call(pods.clone(), &json!({"image": "a", "timeout": "1000years"})).await.unwrap_err();
+    assert!(matches!(error, CallError::Time(_)), "{error}");
+    assert_eq!(start.elapsed(), Limits::default().time);
+    assert_eq!((pods.created().len(), pods.live()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_file_that_is_not_utf_8_is_an_error_that_says_where() {
     let document = play(Script::exits(0).file("result.json", b"ab\xffc".to_vec()), hello()).await;
     assert_eq!(document.error(), "InvalidResult: the result file is not UTF-8: 4 bytes, the first bad one at offset 2");
@@ -216,7 +242,7 @@ async fn bad_inputs_are_a_result_with_every_problem_and_reach_no_pod() {
     assert_eq!(
         document.error(),
         "InvalidInputs: unknown input \"imge\", did you mean \"image\"?; in_files[\"a.txt\"]: expected a string, found a \
-         number; image: required, but missing or empty"
+         number"
     );
     assert_eq!(pods.created(), []);
 }
@@ -328,6 +354,60 @@ async fn an_unknown_handler_is_refused_with_those_that_are_known() {
     assert_eq!(error.to_string(), "the app k8s has no handler \"rum\"; it has \"run\"");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_pod_lives_no_longer_than_the_policy_allows() {
+    let pods = Arc::new(Memory::new(|_| {
+        let mut ended = exited(137, "Error", "");
+        (ended.phase, ended.cause) = (Phase::Failed, cause("DeadlineExceeded", "the cluster's words"));
+        Script::default().at(0, running()).at(600_000, ended)
+    }));
+    let policy = Policy { max_timeout: Some(Duration::from_secs(600)), ..Policy::default() };
+    let app = App::new(shared_plugin(), pods.clone(), policy);
+    let inputs = [json!({"image": "a"}), json!({"image": "a", "timeout": "1m"})];
+    let [unlimited, limited] = inputs.map(|inputs| inputs.to_string());
+    let document = Document::parse(&app.call(app.ctx(), "run", &unlimited).await.document);
+    assert_eq!(
+        document.error(),
+        "Timeout: the pod was ended after 10m, the longest that this host's policy allows (max-timeout); have it do less"
+    );
+    let document = Document::parse(&app.call(app.ctx(), "run", &limited).await.document);
+    assert!(document.error().starts_with("Timeout: the container ran longer than 1m"), "{document:?}");
+    let lifetimes: Vec<u64> = pods.created().iter().map(|spec| spec.lifetime_ms).collect();
+    assert_eq!(lifetimes, [600_000, (60 + 120 + 300) * 1000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_its_turn_and_its_start_timeout_does_not_run_meanwhile() {
+    let pods = Arc::new(Memory::new(|_| Script::default().at(0, running()).at(600_000, exited(0, "Completed", ""))));
+    let policy = Policy { max_calls_per_namespace: NonZeroUsize::new(1), ..Policy::default() };
+    let app = App::new(shared_plugin(), pods.clone(), policy);
+    let call = |namespace| {
+        let (app, inputs) = (app.clone(), json!({"image": "a", "namespace": namespace}).to_string());
+        async move { Document::parse(&app.call(app.ctx(), "run", &inputs).await.document) }
+    };
+    let most = async {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        pods.live()
+    };
+    let (a, another_a, b, most) = tokio::join!(call("a"), call("a"), call("b"), most);
+    assert_eq!([a.error(), another_a.error(), b.error()], [""; 3]);
+    assert_eq!((most, pods.created().len(), pods.live()), (2, 3, 0));
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_has_a_document_that_says_so() {
+    let mut limits = Limits::default();
+    limits.cpu_time = Duration::ZERO;
+    let plugin = Arc::new(loader().limits(limits).load(EMBEDDED).unwrap());
+    let app = App::new(plugin, Arc::new(Memory::new(|_| Script::exits(0))), Policy::default());
+    for (handler, error) in
+        [("run", "PluginFailed: the plugin used up its CPU time"), ("rum", "UnknownHandler: the app")]
+    {
+        let document = Document::parse(&app.call(app.ctx(), handler, r#"{"image": "a"}"#).await.document);
+        assert!(document.error().starts_with(error), "{document:?}");
+    }
+}
+
 #[tokio::test]
 async fn problems_have_the_path_of_what_is_wrong() {
     let problems = plugin().check("run", r#"{"image": "a", "command": ["b", 1]}"#).await.unwrap();
@@ -379,16 +459,9 @@ async fn describe_of(body: &str) -> String {
             (func (export "hiphops:app/app@0.1.0#check") (param i32 i32 i32 i32) (result i32) unreachable)
             (func (export "hiphops:app/app@0.1.0#call") (param i32 i32 i32 i32) (result i32) unreachable))"#
     );
-    let mut module = wat::parse_str(module).unwrap();
-    let mut contract = wit_parser::Resolve::default();
-    let (package, _) = contract.push_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")).unwrap();
-    let world = contract.select_world(&[package], Some("k8s-app")).unwrap();
-    wit_component::embed_component_metadata(&mut module, &contract, world, wit_component::StringEncoding::UTF8)
-        .unwrap();
-    let component = wit_component::ComponentEncoder::default().module(&module).unwrap().encode().unwrap();
     let mut limits = Limits::default();
     limits.cpu_time = Duration::from_millis(200);
-    loader().limits(limits).load(&component).unwrap().describe().await.unwrap_err().to_string()
+    loader().limits(limits).load(&component_of(&module)).unwrap().describe().await.unwrap_err().to_string()
 }
 
 #[tokio::test]

@@ -1,5 +1,9 @@
 //! What the tests share: the plugin, and reading its results.
 
+pub mod cases;
+pub mod client;
+pub mod nats;
+
 use hops_k8s::event::Events;
 use hops_k8s::plugin::{CallCtx, CallError, EMBEDDED, Loader, Plugin};
 use hops_k8s::pods::Pods;
@@ -11,8 +15,17 @@ use std::sync::{Arc, OnceLock};
 
 /// The embedded plugin, compiled once for all tests.
 pub fn plugin() -> &'static Plugin {
-    static PLUGIN: OnceLock<Plugin> = OnceLock::new();
-    PLUGIN.get_or_init(|| loader().load(EMBEDDED).expect("the embedded plugin is a plugin"))
+    compiled()
+}
+
+/// The same, for those that keep it.
+pub fn shared_plugin() -> Arc<Plugin> {
+    compiled().clone()
+}
+
+fn compiled() -> &'static Arc<Plugin> {
+    static PLUGIN: OnceLock<Arc<Plugin>> = OnceLock::new();
+    PLUGIN.get_or_init(|| Arc::new(loader().load(EMBEDDED).expect("the embedded plugin is a plugin")))
 }
 
 /// Loads plugins with a cache that the tests share.
@@ -21,9 +34,27 @@ pub fn loader() -> Loader {
     Loader::default().cache(test.with_file_name("components"))
 }
 
+/// Makes a plugin of the text of a core module that has the contract's imports and exports.
+pub fn component_of(module: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(module).expect("this is a module");
+    let mut contract = wit_parser::Resolve::default();
+    let (package, _) =
+        contract.push_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")).expect("the contract is in wit/");
+    let world = contract.select_world(&[package], Some("k8s-app")).expect("the contract has this world");
+    wit_component::embed_component_metadata(&mut module, &contract, world, wit_component::StringEncoding::UTF8)
+        .expect("there is room for the contract");
+    let encoder = wit_component::ComponentEncoder::default().module(&module);
+    encoder.and_then(|mut encoder| encoder.encode()).expect("this module is as the contract says")
+}
+
 /// Runs a call with the default policy.
 pub async fn call(pods: Arc<dyn Pods>, inputs: &Value) -> Result<String, CallError> {
     call_with(pods, Events::default(), inputs).await
+}
+
+/// Runs a call with inputs that may be no JSON.
+pub async fn call_text(pods: Arc<dyn Pods>, inputs: &str) -> Result<String, CallError> {
+    plugin().call(CallCtx::new(pods, Arc::new(Policy::default())), "run", inputs).await
 }
 
 /// Runs a call with the default policy and tells of its events.
@@ -68,7 +99,13 @@ pub fn hops() -> &'static Path {
     static HOPS: OnceLock<PathBuf> = OnceLock::new();
     HOPS.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package=hops-k8s", "--bin=hops"]);
+        build.args(["build", "--quiet", "--workspace", "--bin=hops"]);
+        // What cargo says to tests about their package would have dependencies built again that look at it.
+        let names = std::env::vars_os().map(|(name, _)| name);
+        for name in names.filter(|name| name.to_string_lossy().starts_with("CARGO_PKG_")) {
+            build.env_remove(name);
+        }
+        build.env_remove("CARGO_MANIFEST_DIR");
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
@@ -76,6 +113,15 @@ pub fn hops() -> &'static Path {
         let test = std::env::current_exe().expect("a test is a program");
         test.parent().and_then(Path::parent).expect("tests lie in deps").join("hops")
     })
+}
+
+/// A folder with these files, by name.
+pub fn dir_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("there is room for a folder");
+    for (name, content) in files {
+        std::fs::write(dir.path().join(name), content).expect("there is room for files");
+    }
+    dir
 }
 
 /// The document's example, as it stands there.

@@ -14,6 +14,8 @@ pub enum Event {
         /// Its name.
         pod: String,
     },
+    /// The pod that was created is one of an earlier run of the same call.
+    Adopted,
     /// The pod's status has changed.
     Status(PodStatus),
     /// A file is being read from the pod.

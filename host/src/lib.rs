@@ -25,10 +25,15 @@
 //! Embedders with a wasmtime store of their own add the imports to their linker with [`pods::add_to_linker`] and
 //! [`clocks::add_to_linker`].
 
+pub mod app;
 pub mod clocks;
 pub mod event;
+pub mod http;
+pub mod metrics;
 pub mod plugin;
 pub mod pods;
 pub mod policy;
+pub mod worker;
 
 mod bindings;
+mod document;

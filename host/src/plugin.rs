@@ -8,11 +8,13 @@ pub use engine::Limits;
 use crate::bindings::{K8sAppPre, exports::hiphops::app::app};
 use crate::clocks::{self, ClocksCtx, ClocksView};
 use crate::event::Events;
-use crate::pods::{self, NoPods, Pods, PodsCtx, PodsCtxView, PodsView};
-use crate::policy::Policy;
+use crate::pods::{self, Identity, NoPods, Pods, PodsCtx, PodsCtxView, PodsView, Retained};
+use crate::policy::{InFlight, Policy};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OnceCell;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Engine, Store, StoreLimits, Trap};
@@ -53,8 +55,12 @@ pub enum CallError {
     /// The plugin itself computed for longer than its limit.
     #[error("the plugin used up its CPU time; this is a defect of the plugin, not of the call's container")]
     CpuTime,
-    /// The plugin ended abnormally; the memory limit shows up here too.
-    #[error("the plugin failed: {0:#}")]
+    /// The call as a whole took longer than this limit.
+    #[error("the call took longer than {}, which is the most on this host; split its work, or raise the limit", humantime::format_duration(*.0))]
+    Time(Duration),
+    /// The plugin ended abnormally; the limits of memory, of the use of pods and of what is copied show up here too.
+    // The backtrace is for those who look at the source.
+    #[error("the plugin failed: {}; this is a defect of the plugin, not of the call's container", .0.root_cause())]
     Trapped(#[source] wasmtime::Error),
     /// What the plugin itself says.
     #[error("{0}")]
@@ -102,6 +108,9 @@ impl Loader {
     /// # Errors
     /// It is not a plugin that this host can run.
     pub fn load(self, component: &[u8]) -> Result<Plugin, LoadError> {
+        if !component.starts_with(b"\0asm") {
+            return Err(LoadError::Invalid(wasmtime::Error::msg("these bytes are no WebAssembly")));
+        }
         let engine = engine::start(&self.limits).map_err(LoadError::Engine)?;
         let sha256 = hex(&Sha256::digest(component));
         let compiled = match &self.cache {
@@ -122,7 +131,7 @@ impl Loader {
         clocks::add_to_linker(&mut linker).map_err(LoadError::Engine)?;
         pods::add_to_linker(&mut linker).map_err(LoadError::Engine)?;
         let pre = linker.instantiate_pre(&compiled).and_then(K8sAppPre::new).map_err(LoadError::Incompatible)?;
-        Ok(Plugin { engine, pre, limits: self.limits, inspection })
+        Ok(Plugin { engine, pre, limits: self.limits, inspection, description: OnceCell::new() })
     }
 }
 
@@ -132,6 +141,7 @@ pub struct Plugin {
     pre: K8sAppPre<State>,
     limits: Limits,
     inspection: Inspection,
+    description: OnceCell<Description>,
 }
 
 /// What a call is given.
@@ -146,10 +156,31 @@ impl CallCtx {
         CallCtx { pods: PodsCtx::new(backend, policy), clocks: ClocksCtx::default() }
     }
 
+    /// Counts the call's pods among these.
+    #[must_use]
+    pub(crate) fn in_flight(mut self, in_flight: Arc<InFlight>) -> Self {
+        self.pods = self.pods.in_flight(in_flight);
+        self
+    }
+
     /// Tells of what happens.
     #[must_use]
     pub fn events(mut self, events: Events) -> Self {
         self.pods = self.pods.events(events);
+        self
+    }
+
+    /// Gives the call's pod this identity, so that a call that is made again finds it.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.pods = self.pods.identity(identity);
+        self
+    }
+
+    /// Puts the call's pod there when the call is done with it, instead of deleting it.
+    #[must_use]
+    pub fn retain(mut self, retained: Retained) -> Self {
+        self.pods = self.pods.retain(retained);
         self
     }
 
@@ -175,14 +206,17 @@ impl Plugin {
         &self.inspection
     }
 
-    /// Who the app is and what it can do.
+    /// Who the app is and what it can do. It is asked once.
     ///
     /// # Errors
     /// The plugin failed.
-    pub async fn describe(&self) -> Result<Description, CallError> {
-        let mut store = self.store(idle());
-        let app = self.pre.instantiate_async(&mut store).await.map_err(failure)?;
-        app.hiphops_app_app().call_describe(&mut store).await.map_err(failure)
+    pub async fn describe(&self) -> Result<&Description, CallError> {
+        let describe = async || {
+            let mut store = self.store(idle());
+            let app = self.pre.instantiate_async(&mut store).await?;
+            app.hiphops_app_app().call_describe(&mut store).await
+        };
+        self.description.get_or_try_init(describe).await.map_err(failure)
     }
 
     /// All that is wrong in a call's inputs; nothing is run.
@@ -200,15 +234,26 @@ impl Plugin {
     /// # Errors
     /// There is no such handler, or the plugin failed. A container that fails is no error here: its document says so.
     pub async fn call(&self, ctx: CallCtx, handler: &str, inputs: &str) -> Result<String, CallError> {
-        let mut store = self.store(ctx);
-        let app = self.pre.instantiate_async(&mut store).await.map_err(failure)?;
-        app.hiphops_app_app().call_call(&mut store, handler, inputs).await.map_err(failure)?.map_err(CallError::from)
+        let called = async {
+            let mut store = self.store(ctx);
+            let app = self.pre.instantiate_async(&mut store).await?;
+            app.hiphops_app_app().call_call(&mut store, handler, inputs).await
+        };
+        match tokio::time::timeout(self.limits.time, called).await {
+            Ok(called) => called.map_err(failure)?.map_err(CallError::from),
+            Err(_) => Err(CallError::Time(self.limits.time)),
+        }
     }
 
     fn store(&self, ctx: CallCtx) -> Store<State> {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(self.limits.handles);
-        let state = State { pods: ctx.pods, clocks: ctx.clocks, table, limits: self.limits.of_store() };
+        table.set_max_capacity(self.limits.pods);
+        let state = State {
+            pods: ctx.pods.budget(self.limits.pod_calls, self.limits.pod_bytes),
+            clocks: ctx.clocks,
+            table,
+            limits: self.limits.of_store(),
+        };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(self.limits.copied_bytes);

@@ -2,39 +2,92 @@
 //!
 //! [`Pods`] is the seam of backends. Each is one folder beside this file.
 
+mod contract;
+pub mod engine;
 mod host;
+mod identity;
 pub mod kube;
+mod limits;
 pub mod memory;
+#[cfg(target_os = "linux")]
+pub mod process;
 
 pub use crate::bindings::hiphops::k8s::pods::{
     Cause, ContainerState, Error, Excess, File, Phase, PodSpec, PodStatus, Refusal, Rule, Terminated,
 };
-pub use host::{HasPods, PodHandle, PodsCtx, PodsCtxView, PodsView, add_to_linker};
+pub use host::{HasPods, PodHandle, PodsCtx, PodsCtxView, PodsView, Retained, add_to_linker};
+pub use identity::Identity;
+pub use limits::Quantity;
 
 use async_trait::async_trait;
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::time::SystemTime;
 use tokio::io::AsyncRead;
+
+/// The most of a log's end that is read, in bytes: its lines may be as long as a container likes.
+const MOST_LOG_BYTES: usize = 1 << 20;
 
 /// A place where pods run.
 #[async_trait]
 pub trait Pods: Send + Sync + 'static {
-    /// Creates a pod with its input files, and returns without waiting for it to start.
+    /// Creates a pod with its input files, and returns without waiting for it to start. Where there is a pod of this
+    /// identity already, and this place can find it, that one is it.
     ///
-    /// When the future is dropped before it is done, whatever it has created is deleted.
+    /// When the future is dropped before it is done, whatever it has created is deleted, unless its identity outlives
+    /// the call.
     ///
     /// # Errors
     /// Why there is no pod. Faults that pass by themselves have been retried.
-    async fn create(&self, spec: PodSpec) -> Result<Box<dyn Pod>, Error>;
+    async fn create(&self, spec: PodSpec, identity: Identity) -> Result<Box<dyn Pod>, Error>;
+
+    /// The pods whose identities have these labels, whoever created them, where this place keeps pods for longer than
+    /// its process lives. Not those that their calls asked to keep, nor those that are being deleted.
+    ///
+    /// # Errors
+    /// Why they cannot be listed.
+    async fn find(&self, _labels: &BTreeMap<String, String>) -> Result<Vec<FoundPod>, Error> {
+        Ok(vec![])
+    }
+
+    /// Deletes a pod that was found. That it is gone already is no error.
+    ///
+    /// # Errors
+    /// Why it is still there.
+    async fn remove(&self, _pod: &FoundPod) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Returns when the pods that were dropped are deleted. To be called before the process ends.
     async fn drained(&self) {}
 }
 
-/// A pod of one call. Dropping it deletes it, in the background, unless `keep` was set in its spec.
+/// A pod that nobody in this process need know of.
+#[derive(Clone, Debug)]
+pub struct FoundPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Which of all pods that ever had this name it is.
+    pub uid: String,
+    /// The annotations of its identity, and whatever others it has.
+    pub annotations: BTreeMap<String, String>,
+    /// When it was created, by the clock of the place where it is.
+    pub created: SystemTime,
+}
+
+/// A pod of one call. Dropping it deletes it, in the background, unless `keep` was set in its spec or its identity
+/// outlives the call.
 #[async_trait]
 pub trait Pod: Send + Sync {
     /// The pod's name, for messages.
     fn name(&self) -> &str;
+
+    /// Whether an earlier call of the same identity had created it.
+    fn is_adopted(&self) -> bool {
+        false
+    }
 
     /// The pod's status: at the first call the present one, then the next one that differs. Dropping the future
     /// loses nothing.
@@ -68,13 +121,27 @@ pub trait Pod: Send + Sync {
     async fn delete(&mut self) -> Result<(), Error>;
 }
 
+/// The status of a pod with which nothing is wrong, and without a container through which files are read.
+fn status(phase: Phase, main: ContainerState) -> PodStatus {
+    PodStatus {
+        phase,
+        cause: Cause { reason: String::new(), message: String::new() },
+        unschedulable: None,
+        waits_for_room: false,
+        disruption: None,
+        deleted: false,
+        main,
+        sidecar: None,
+    }
+}
+
 /// A place without pods, for plugins that are asked about and not run.
 #[derive(Debug)]
 pub struct NoPods;
 
 #[async_trait]
 impl Pods for NoPods {
-    async fn create(&self, _: PodSpec) -> Result<Box<dyn Pod>, Error> {
+    async fn create(&self, _: PodSpec, _: Identity) -> Result<Box<dyn Pod>, Error> {
         Err(Error::Other("this host gives out no pods".into()))
     }
 }

@@ -1,16 +1,48 @@
 //! What the host lets plugins do, whatever they ask for.
 
+mod in_flight;
+mod patterns;
+
+pub use crate::pods::Quantity;
+pub use patterns::{PatternError, Patterns};
+
+pub(crate) use in_flight::{InFlight, Place};
+
 use crate::pods::{Error, Excess, PodSpec};
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// What every container is told by the plugin, and no call can choose.
+const OWN_ENV: [&str; 3] = ["HIPHOPS_INPUT_DIR", "HIPHOPS_OUTPUT_DIR", "HIPHOPS_RESULT_PATH"];
 
 /// Limits and permissions, checked below the plugin. What it does not name is denied.
 #[derive(Clone, Debug)]
 pub struct Policy {
+    /// The namespaces that pods may be in; none for any.
+    pub namespaces: Option<Patterns>,
+    /// The repositories that images may come from, with their registries; none for any.
+    pub images: Option<Patterns>,
+    /// Whether images have to be named by their digests.
+    pub require_digest: bool,
+    /// The most CPU that a call may ask for; none for any.
+    pub max_cpu: Option<Quantity>,
+    /// The most memory that a call may ask for; none for any.
+    pub max_memory: Option<Quantity>,
+    /// How long a pod may live, whatever time its call asks for; none for as long as that.
+    pub max_timeout: Option<Duration>,
     /// The most that a call's input files may have in all, in bytes.
     pub max_input_bytes: u64,
     /// The most that a result file may have, in bytes.
     pub max_result_bytes: u64,
     /// The most lines of a log that a plugin may read at once.
     pub max_log_lines: u32,
+    /// The most calls of an [`App`](crate::app::App) that have a pod at a time. The others wait.
+    pub max_calls: Option<NonZeroUsize>,
+    /// The same, for those with pods in one namespace.
+    pub max_calls_per_namespace: Option<NonZeroUsize>,
+    /// Whether calls may set environment variables.
+    pub env: bool,
     /// Whether calls may choose a service account.
     pub service_account: bool,
     /// Whether calls may name secrets to pull images with.
@@ -20,12 +52,22 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// 16 MiB of input files, 8 MiB of result, 1,000 lines of log; no service account, pull secrets or node selector.
+    /// 16 MiB of input files, 8 MiB of result, 1,000 lines of log; environment variables, but no service account, pull
+    /// secrets or node selector.
     fn default() -> Self {
         Policy {
+            namespaces: None,
+            images: None,
+            require_digest: false,
+            max_cpu: None,
+            max_memory: None,
+            max_timeout: None,
             max_input_bytes: 16 * 1024 * 1024,
             max_result_bytes: 8 * 1024 * 1024,
             max_log_lines: 1000,
+            max_calls: None,
+            max_calls_per_namespace: None,
+            env: true,
             service_account: false,
             image_pull_secrets: false,
             node_selector: false,
@@ -35,18 +77,91 @@ impl Default for Policy {
 
 impl Policy {
     pub(crate) fn check(&self, spec: &PodSpec) -> Result<(), Error> {
-        let asked = [
-            ("service_account", spec.service_account.is_some(), self.service_account),
-            ("image_pull_secrets", !spec.image_pull_secrets.is_empty(), self.image_pull_secrets),
-            ("node_selector", !spec.node_selector.is_empty(), self.node_selector),
-        ];
-        if let Some((name, ..)) = asked.iter().find(|(_, asked, allowed)| *asked && !allowed) {
-            return Err(Error::PolicyDenied(format!("this host does not allow {name}; leave it out")));
-        }
+        self.denial(spec).map_or(Ok(()), |why| Err(Error::PolicyDenied(why)))?;
         let size = spec.input_files.iter().map(|file| file.content.len() as u64).sum();
         if size > self.max_input_bytes {
             return Err(Error::TooLarge(Excess { size, limit: self.max_input_bytes }));
         }
         Ok(())
     }
+
+    /// Why the host does not run this: what was asked for, the rule, and what to do.
+    fn denial(&self, spec: &PodSpec) -> Option<String> {
+        let PodSpec { namespace, image, cpu, memory, .. } = spec;
+        if let Some(allowed) = self.namespaces.as_ref().filter(|allowed| !allowed.admit(namespace)) {
+            return Some(format!(
+                "the namespace {namespace:?} is none of this host's namespaces ({allowed}); choose one that is"
+            ));
+        }
+        let repository = patterns::repository(image);
+        if let Some(allowed) = self.images.as_ref().filter(|allowed| !allowed.admit(&repository)) {
+            return Some(format!(
+                "the image {image:?} is from {repository}, which is none of this host's images ({allowed}); use one \
+                 that is"
+            ));
+        }
+        if self.require_digest && !patterns::has_digest(image) {
+            return Some(format!(
+                "the image {image:?} has no digest, and this host requires one (require-digest); write it as \
+                 {repository}@sha256:…"
+            ));
+        }
+        for (what, asked, most) in [("cpu", cpu, &self.max_cpu), ("memory", memory, &self.max_memory)] {
+            if let Some(most) = most.as_ref().filter(|most| !most.admits(asked)) {
+                return Some(format!(
+                    "the {what} {asked:?} is not within this host's max-{what} of {most}; ask for less"
+                ));
+            }
+        }
+        let env: Vec<&str> = spec.env.iter().map(|(name, _)| &**name).filter(|name| !OWN_ENV.contains(name)).collect();
+        let nodes: Vec<String> = spec.node_selector.iter().map(|(label, value)| format!("{label}={value}")).collect();
+        let asked = [
+            ("env", env.join(", "), self.env),
+            ("service_account", spec.service_account.clone().unwrap_or_default(), self.service_account),
+            ("image_pull_secrets", spec.image_pull_secrets.join(", "), self.image_pull_secrets),
+            ("node_selector", nodes.join(", "), self.node_selector),
+        ];
+        let (name, asked, _) = asked.iter().find(|(_, asked, allowed)| !asked.is_empty() && !allowed)?;
+        let key = name.replace('_', "-");
+        Some(format!("this host does not allow {name} ({asked}); leave it out, or have its policy allow {key}"))
+    }
 }
+
+/// What it allows, in a line.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |what: &str, names: &Option<Patterns>| match names {
+            None => format!("any {what}"),
+            Some(names) => format!("{what}s {names}"),
+        };
+        let digest = if self.require_digest { " by digest" } else { "" };
+        write!(f, "{}, {}{digest}", names("namespace", &self.namespaces), names("image", &self.images))?;
+        let time = self.max_timeout.map(humantime::format_duration);
+        let most: [(&str, Option<&dyn fmt::Display>); 5] = [
+            ("CPU", self.max_cpu.as_ref().map(|most| most as _)),
+            ("memory", self.max_memory.as_ref().map(|most| most as _)),
+            ("time", time.as_ref().map(|most| most as _)),
+            ("calls", self.max_calls.as_ref().map(|most| most as _)),
+            ("calls in a namespace", self.max_calls_per_namespace.as_ref().map(|most| most as _)),
+        ];
+        for (what, most) in most {
+            if let Some(most) = most {
+                write!(f, ", {what} ≤ {most}")?;
+            }
+        }
+        write!(f, ", inputs ≤ {} bytes, result ≤ {} bytes", self.max_input_bytes, self.max_result_bytes)?;
+        let allowed = [
+            ("env", self.env),
+            ("service-account", self.service_account),
+            ("image-pull-secrets", self.image_pull_secrets),
+            ("node-selector", self.node_selector),
+        ];
+        for (name, _) in allowed.iter().filter(|(_, allowed)| *allowed) {
+            write!(f, ", {name} allowed")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

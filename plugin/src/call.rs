@@ -27,7 +27,6 @@ pub(crate) fn run(inputs: &str) -> String {
 fn run_pod(inputs: inputs::Inputs) -> Outcome {
     let out_path = inputs.out_path.clone();
     let limits = request::limits(&inputs);
-    let asked = monotonic_clock::now();
     let pod = match Pod::create(&request::pod_spec(inputs)) {
         Ok(pod) => pod,
         Err(pods::Error::Invalid(why)) => return Outcome::failed(format!("InvalidInputs: {why}")),
@@ -38,7 +37,7 @@ fn run_pod(inputs: inputs::Inputs) -> Outcome {
         }
         Err(error) => return Outcome::failed(refused(error)),
     };
-    let outcome = match await_end(&pod, Progress::new(limits), asked) {
+    let outcome = match await_end(&pod, Progress::new(limits)) {
         Ok(Ending::Completed) => read_result(&pod, &out_path),
         Ok(Ending::Failed { mut error, log }) => {
             if log {
@@ -59,15 +58,18 @@ fn run_pod(inputs: inputs::Inputs) -> Outcome {
     outcome
 }
 
-fn await_end(pod: &Pod, mut progress: Progress, asked: monotonic_clock::Instant) -> Result<Ending, pods::Error> {
+fn await_end(pod: &Pod, mut progress: Progress) -> Result<Ending, pods::Error> {
+    // Not before the pod is there: the host may let a call wait for its turn.
+    let created = monotonic_clock::now();
     let mut status = unseen();
     loop {
-        let now = Duration::from_nanos(monotonic_clock::now().saturating_sub(asked));
+        let now = Duration::from_nanos(monotonic_clock::now().saturating_sub(created));
         match progress.judge(&status, now) {
             Step::Ended(ending) => return Ok(ending),
             Step::Wait(time) => {
                 // Rounded up, so that the deadline has passed when the wait ends.
-                let millis = u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+                let millis = time.subsec_nanos().div_ceil(1_000_000).into();
+                let millis = time.as_secs().saturating_mul(1000).saturating_add(millis);
                 if let Some(next) = pod.wait(millis)? {
                     status = next;
                 }
@@ -83,6 +85,7 @@ fn unseen() -> PodStatus {
         phase: Phase::Pending,
         cause: nothing(),
         unschedulable: None,
+        waits_for_room: false,
         disruption: None,
         deleted: false,
         main: ContainerState::Waiting(nothing()),

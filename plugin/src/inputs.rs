@@ -19,6 +19,8 @@ pub const ENV_OUTPUT_DIR: &str = "HIPHOPS_OUTPUT_DIR";
 /// See [`ENV_INPUT_DIR`]. Relative to the output directory, as `out_path` is.
 pub const ENV_RESULT_PATH: &str = "HIPHOPS_RESULT_PATH";
 
+/// Beyond this, the object is something else than inputs, and not worth a message for each name.
+const MOST_NAMES: usize = 100;
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// Below this, a memory limit is a slip: no container starts with less.
 const LEAST_MEMORY: Nanos = Nanos::of(1024 * 1024);
@@ -98,6 +100,8 @@ struct Fields<'a> {
     given: Vec<(String, Option<&'a RawValue>)>,
     /// The names that were asked for.
     known: Vec<&'static str>,
+    /// Required names without a value.
+    missing: Vec<&'static str>,
     problems: Vec<Problem>,
 }
 
@@ -108,9 +112,13 @@ impl<'a> Fields<'a> {
     fn new(text: &'a str) -> Result<Self, Vec<Problem>> {
         let whole = |message: String| vec![Problem { path: vec![], message }];
         match Json::parse(text) {
+            Ok(Json::Object(given)) if given.len() > MOST_NAMES => {
+                Err(whole(format!("inputs: expected at most {MOST_NAMES} names, found {}", given.len())))
+            }
             Ok(Json::Object(given)) => Ok(Fields {
                 given: given.into_iter().map(|(name, value)| (name, Some(value))).collect(),
                 known: vec![],
+                missing: vec![],
                 problems: vec![],
             }),
             Ok(other) => Err(whole(format!("inputs: expected an object, found {}", other.kind()))),
@@ -164,7 +172,7 @@ impl<'a> Fields<'a> {
 
     fn required(&mut self, name: &'static str, check: fn(String) -> Checked) -> String {
         self.optional(name, check).unwrap_or_else(|| {
-            self.problem(&[name], "required, but missing or empty");
+            self.missing.push(name);
             String::new()
         })
     }
@@ -307,13 +315,19 @@ impl<'a> Fields<'a> {
             if names.iter().take(index).any(|earlier| earlier == name) {
                 self.problem(&[name], "given twice");
             } else if !self.known.contains(&name.as_str()) {
-                let hint = nearest(name, &self.known).map_or_else(
+                let near = nearest(name, &self.known);
+                let hint = near.map_or_else(
                     || format!("known are {}", self.known.join(", ")),
                     |near| format!("did you mean {near:?}?"),
                 );
+                // It is there, under a name that was mistyped: one slip, one message.
+                self.missing.retain(|&missing| Some(missing) != near);
                 let path = vec![name.clone()];
                 self.problems.push(Problem { path, message: format!("unknown input {name:?}, {hint}") });
             }
+        }
+        for name in std::mem::take(&mut self.missing) {
+            self.problem(&[name], "required, but missing or empty");
         }
         if self.problems.is_empty() {
             return Ok(());

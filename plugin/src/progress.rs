@@ -5,13 +5,16 @@ use std::time::Duration;
 
 /// How long a state that Kubernetes tries again by itself may last before the call fails.
 const GRACE: Duration = Duration::from_secs(20);
+/// Between two looks at a pod that waits for room. The host tells when it does no longer.
+const ROOM: Duration = Duration::from_secs(60 * 60);
 /// The most that an error tells of a container's log.
 const LOG_LINES: usize = 20;
 
 /// How long the call bears what its pod does.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// From the pod's creation until its container runs.
+    /// From the pod's creation until its container runs, without the time in which other pods of the host take up the
+    /// room.
     pub start: Duration,
     /// From then until it ends.
     pub run: Duration,
@@ -47,10 +50,13 @@ pub enum Ending {
     },
 }
 
-/// The judgement of one pod over time. Times are spans since the pod was asked for.
+/// The judgement of one pod over time. Times are spans since its creation.
 #[derive(Debug)]
 pub struct Progress {
     limits: Limits,
+    /// How long the pod has waited for room until `waiting_since`, or in all if it does not wait now.
+    waited: Duration,
+    waiting_since: Option<Duration>,
     running_since: Option<Duration>,
     ended_since: Option<Duration>,
     trouble: Option<Trouble>,
@@ -64,13 +70,24 @@ struct Trouble {
 }
 
 impl Progress {
-    /// The judgement of a pod that was just asked for.
+    /// The judgement of a pod that was just created.
     pub fn new(limits: Limits) -> Self {
-        Progress { limits, running_since: None, ended_since: None, trouble: None }
+        Progress {
+            limits,
+            waited: Duration::ZERO,
+            waiting_since: None,
+            running_since: None,
+            ended_since: None,
+            trouble: None,
+        }
     }
 
     /// What to do about the pod's `status` at the time `now`.
     pub fn judge(&mut self, status: &PodStatus, now: Duration) -> Step {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited = self.waited.saturating_add(now.saturating_sub(since));
+        }
+        self.waiting_since = status.waits_for_room.then_some(now);
         match &status.main {
             ContainerState::Terminated(end) => self.terminated(end, status, now),
             _ if let Some(error) = lost(status) => Step::Ended(failed(error)),
@@ -107,7 +124,10 @@ impl Progress {
             Ok(grace) => grace,
             Err(error) => return Step::Ended(Ending::Lost { error }),
         };
-        let Some(left) = left(Duration::ZERO, self.limits.start, now) else {
+        if status.waits_for_room {
+            return Step::Wait(ROOM);
+        }
+        let Some(left) = left(self.waited, self.limits.start, now) else {
             let limit = humantime::format_duration(self.limits.start);
             let why = self.why_not_started(cause, status);
             return Step::Ended(Ending::Lost {

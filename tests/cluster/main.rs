@@ -1,17 +1,24 @@
 //! Calls on a real cluster: the one in `KUBECONFIG`.
 
+mod admission;
+mod check;
+mod failures;
 mod harness;
+mod service;
+mod worker;
 
 use harness::{Cluster, Route, until};
+use hops_k8s_tests::cases::{self, Backend};
 use hops_k8s_tests::{Document, EXAMPLE, call, hops};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
 use rstest::rstest;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 const MIB: usize = 1024 * 1024;
 
@@ -53,127 +60,12 @@ async fn a_result_over_the_limit_is_an_error_with_both_sizes(#[values(Route::Pod
     cluster.end().await;
 }
 
-#[rstest]
-#[case::plain_text("echo -n hello > /output/result.json", "", "hello", Value::Null)]
-#[case::json_array("echo '[1, 2.50]' > /output/result.json", "", "", json!([1, 2.50]))]
-#[case::no_file("true", "", "", Value::Null)]
-#[case::exit_code("echo boom >&2; exit 3", "Error: container exited with code 3\nboom", "", Value::Null)]
-#[case::exit_code_and_file(
-    "echo partial > /output/result.json; exit 3",
-    "Error: container exited with code 3",
-    "partial\n",
-    Value::Null
-)]
-#[case::killed("(kill -9 $BASHPID)", "Error: container exited with code 137 (SIGKILL)", "", Value::Null)]
-#[case::not_utf_8(
-    r"printf 'ab\xffc' > /output/result.json",
-    "InvalidResult: the result file is not UTF-8: 4 bytes, the first bad one at offset 2",
-    "",
-    Value::Null
-)]
-#[case::private_file("echo -n mine > /output/result.json; chmod 600 /output/result.json", "", "mine", Value::Null)]
-#[case::file_of_another_user(
-    "echo -n theirs > /output/result.json; chmod 600 /output/result.json; chown 4711 /output/result.json",
-    "",
-    "theirs",
-    Value::Null
-)]
-#[tokio::test]
-#[ignore = "needs a cluster"]
-async fn an_ending_gives_its_result(
-    #[case] script: &str,
-    #[case] error: &str,
-    #[case] body: &str,
-    #[case] json: Value,
-) {
-    let cluster = Cluster::start(Route::PodIp).await;
-    let document = cluster.bash(script).await;
-    assert_eq!((document.error(), document.body(), document.json()), (error, body, &json));
-    cluster.end().await;
-}
-
-#[tokio::test]
-#[ignore = "needs a cluster"]
-async fn a_container_that_takes_too_much_memory_is_an_oom_kill() {
-    let cluster = Cluster::start(Route::PodIp).await;
-    let document =
-        cluster.bash("echo -n early > /output/result.json; x=$(head -c 100000000 /dev/zero | tr '\\0' x)").await;
-    assert!(document.error().starts_with("OOMKilled: the container ran into its memory limit of 32Mi"), "{document:?}");
-    assert_eq!(document.body(), "early");
-    cluster.end().await;
-}
-
-#[tokio::test]
-#[ignore = "needs a cluster"]
-async fn input_files_have_the_names_and_contents_that_were_given() {
-    let cluster = Cluster::start(Route::PodIp).await;
-    let files = json!({
-        "plain.txt": "plain", "a/b/c.txt": "nested", "with space.txt": "space", ".hidden": "dot", "a/ü–雪.txt": "non-ASCII",
-        "quote\"'$(x)`.txt": "quotes", "empty": "", "new\nline": "odd", "nul": "a\u{0}b", "-rf": "dash",
-    });
-    // Name, tab, content in hexadecimal digits.
-    let script = r#"cd /input; find . -follow -type f -not -path './..*' -print0 | while IFS= read -r -d '' name; do
-        printf '%s\t%s\0' "${name#./}" "$(od -An -v -tx1 "$name" | tr -d ' \n')"; done > /output/result.txt"#;
-    let inputs = json!({"command": ["bash", "-c", script], "in_files": files, "out_path": "result.txt"});
-    let document = cluster.call(inputs).await;
-    assert_eq!(document.error(), "");
-    let mut found: Vec<(String, String)> = vec![];
-    for line in document.body().split_terminator('\0') {
-        let (name, content) = line.split_once('\t').unwrap();
-        found.push((name.into(), content.into()));
-    }
-    found.sort();
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let mut expected: Vec<(String, String)> = files
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(name, content)| (name.clone(), hex(content.as_str().unwrap())))
-        .collect();
-    expected.sort();
-    assert_eq!(found, expected);
-    cluster.end().await;
-}
-
-#[tokio::test]
-#[ignore = "needs a cluster"]
-async fn three_mebibytes_of_input_files_arrive() {
-    let cluster = Cluster::start(Route::PodIp).await;
-    let files: serde_json::Map<String, Value> =
-        (0..6).map(|number| (format!("part-{number}"), number.to_string().repeat(MIB / 2).into())).collect();
-    let script = "cat /input/part-* | md5sum > /output/result.txt; cat /input/part-* | wc -c >> /output/result.txt";
-    let inputs = json!({"command": ["bash", "-c", script], "in_files": files, "out_path": "result.txt"});
-    let document = cluster.call(inputs).await;
-    assert_eq!(document.error(), "");
-    let all: String = (0..6).map(|number| number.to_string().repeat(MIB / 2)).collect();
-    let expected = Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    std::io::Write::write_all(&mut expected.stdin.as_ref().unwrap(), all.as_bytes()).unwrap();
-    let expected = expected.wait_with_output().unwrap().stdout;
-    assert_eq!(document.body(), format!("{}{}\n", String::from_utf8(expected).unwrap(), 3 * MIB));
-    cluster.end().await;
-}
-
 #[tokio::test]
 #[ignore = "needs a cluster"]
 async fn one_input_file_over_a_mebibyte_is_refused_with_its_name() {
     let cluster = Cluster::start(Route::PodIp).await;
     let document = cluster.call(json!({"in_files": {"big": "x".repeat(MIB + 1)}})).await;
     assert!(document.error().starts_with("InvalidInputs: in_files[\"big\"] is 1048577 bytes, but"), "{document:?}");
-    cluster.end().await;
-}
-
-#[tokio::test]
-#[ignore = "needs a cluster"]
-async fn args_go_to_the_images_own_command_and_env_to_the_container() {
-    let cluster = Cluster::start(Route::PodIp).await;
-    let script = r#"echo "$GREETING $HIPHOPS_INPUT_DIR $HIPHOPS_OUTPUT_DIR $HIPHOPS_RESULT_PATH" > "$HIPHOPS_OUTPUT_DIR/$HIPHOPS_RESULT_PATH""#;
-    let document = cluster
-        .call(json!({
-            "args": ["-c", script], "env": {"GREETING": "Hello, $USER & co"}, "in_dir": "/data/in", "out_dir": "/data/out",
-            "out_path": "answer.txt",
-        }))
-        .await;
-    assert_eq!((document.error(), document.body()), ("", "Hello, $USER & co /data/in /data/out answer.txt\n"));
     cluster.end().await;
 }
 
@@ -208,36 +100,22 @@ async fn skip_cleanup_leaves_the_pod_with_what_was_asked_for() {
     cluster.end().await;
 }
 
-#[rstest]
-#[case::no_such_command(json!({"command": ["/no/such/program"]}), "StartError: ")]
-#[case::impossible_image(json!({"image": "Not An Image"}), "InvalidInputs: image: ")]
-#[case::invalid_image(json!({"image": "UPPER:case"}), "InvalidImageName: ")]
-#[case::unknown_image(json!({"image": "nobody/has:this"}), "ErrImagePull: ")]
-#[case::too_much_cpu(json!({"cpu": "4000", "start_timeout": "3s"}), "StartTimeout: the container did not start within 3s: 0/1 nodes are available: 1 Insufficient cpu")]
-#[case::timeout(json!({"command": ["bash", "-c", "echo tick; echo so far > /output/result.json; sleep 60"], "timeout": "2s"}), "Timeout: the container ran longer than 2s and was ended; raise \"timeout\" if it needs longer\ntick")]
-#[case::no_such_namespace(json!({"namespace": "there-is-none"}), "InvalidInputs: namespace \"there-is-none\" does not exist")]
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
-async fn a_container_that_cannot_go_on_is_an_error_with_the_reason(#[case] more: Value, #[case] error: &str) {
+async fn every_case_means_what_it_means_elsewhere() {
     let cluster = Cluster::start(Route::PodIp).await;
-    let document = cluster.call(more).await;
-    assert!(document.error().starts_with(error), "{}", document.error());
+    cases::check(Backend::Kube, cluster.pods.clone(), &cluster.inputs(json!({"cpu": "200m"}))).await;
     cluster.end().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a cluster"]
-async fn a_pod_that_somebody_deletes_is_an_error_at_once() {
+async fn a_namespace_that_is_not_there_is_an_error() {
     let cluster = Cluster::start(Route::PodIp).await;
-    let inputs = cluster.inputs(json!({"command": ["bash", "-c", "sleep 600"]}));
-    let running = tokio::spawn({
-        let pods = cluster.pods.clone();
-        async move { call(pods, &inputs).await.unwrap() }
-    });
-    let pod = running_pod(&cluster).await;
-    cluster.api::<Pod>().delete(&pod.name_any(), &DeleteParams::default()).await.unwrap();
-    let document = Document::parse(&running.await.unwrap());
-    assert_eq!(document.error(), "PodDeleted: somebody deleted the pod before it was done");
+    // Who may not know the namespaces hears that it may not create pods there.
+    let inputs = cluster.inputs(json!({"namespace": "there-is-none"}));
+    let document = Document::parse(&call(Arc::new(service::kube().await), &inputs).await.unwrap());
+    assert!(document.error().starts_with("InvalidInputs: namespace \"there-is-none\" does not exist"), "{document:?}");
     cluster.end().await;
 }
 
@@ -337,29 +215,16 @@ mod command {
         cluster.end().await;
     }
 
-    /// The command as a pod of the cluster, with the rights that the README asks for. The node has to be this machine:
+    /// The command as a pod of the cluster, with the rights that it needs there. The node has to be this machine:
     /// the pod uses its programs.
     #[rstest]
     #[tokio::test]
     #[ignore = "needs a cluster"]
     async fn in_a_cluster_it_uses_its_service_account_and_pod_addresses(#[values(false, true)] port_forward: bool) {
         let cluster = Cluster::start(Route::PortForward).await;
-        let _: ServiceAccount = cluster.create(json!({"metadata": {"name": "hops"}})).await;
-        let mut rules = vec![
-            json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "get", "list", "watch", "delete"]}),
-            json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]}),
-        ];
-        if port_forward {
-            rules.push(json!({"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]}));
-        }
-        let _: Role = cluster.create(json!({"metadata": {"name": "hops"}, "rules": rules})).await;
-        let _: RoleBinding = cluster
-            .create(json!({
-                "metadata": {"name": "hops"},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "hops"},
-                "subjects": [{"kind": "ServiceAccount", "name": "hops", "namespace": cluster.namespace}],
-            }))
-            .await;
+        let needed = |rule: &PolicyRule| port_forward || rule.resources.as_ref().unwrap() != &["pods/portforward"];
+        let rules: Vec<PolicyRule> = harness::rules().into_iter().filter(needed).collect();
+        cluster.account("inside", json!(rules)).await;
         let inputs = cluster.inputs(json!({
             "command": ["bash", "-c", "cp /input/a /output/result.json"], "in_files": {"a": "[\"from inside\"]"},
         }));
@@ -374,7 +239,7 @@ mod command {
             .create(json!({
                 "metadata": {"name": "hops"},
                 "spec": {
-                    "serviceAccountName": "hops",
+                    "serviceAccountName": "inside",
                     "restartPolicy": "Never",
                     "containers": [{
                         "name": "hops", "image": "busybox:1.35", "command": command,

@@ -1,9 +1,12 @@
 //! What a file says to call: HCL or JSON text → calls, each with the places of its inputs.
 
-use hcl::eval::{Context, Evaluate};
-use hcl_edit::Span;
-use hcl_edit::expr::{Expression, Object, ObjectKey};
+mod functions;
+
+use hcl::eval::{Context, ErrorKind, Evaluate};
+use hcl_edit::expr::{Expression, Object, ObjectKey, TraversalOperator};
 use hcl_edit::structure::{Block, Body, Structure};
+use hcl_edit::visit::{self, Visit};
+use hcl_edit::{Decorated, Ident, Span};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -16,6 +19,8 @@ use std::str::FromStr;
 pub(super) struct Call {
     /// App and handler, `k8s` and `run` in `call k8s_run`. None in a file that holds inputs alone.
     pub app_handler: Option<(String, String)>,
+    /// Its own name, else that of app and handler with its number in the file: `k8s_run0`.
+    pub name: String,
     /// The JSON text of the inputs object.
     pub inputs: String,
     /// Where each input stands, by the path of keys and indexes to it; the call itself under the empty path.
@@ -45,7 +50,7 @@ impl Default for Place {
 
 impl Place {
     fn at(text: &str, offset: usize) -> Self {
-        let before = text.get(..offset).unwrap_or(text);
+        let before = text.get(..text.floor_char_boundary(offset)).unwrap_or(text);
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Place {
             line: before.matches('\n').count() + 1,
@@ -74,12 +79,19 @@ impl fmt::Display for FileError {
     }
 }
 
+/// What expressions can refer to by name.
+pub(super) type Variables = BTreeMap<String, hcl::Value>;
+
 /// Reads the calls in a file's text. The name's ending says what it is: `.hops` for HCL, `.json` for inputs alone.
-pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Call>, Vec<FileError>> {
+pub(super) fn parse(file: &Path, text: &str, variables: &Variables) -> Result<Vec<Call>, Vec<FileError>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let error = |(place, message)| FileError { file: file.into(), place, message };
     match file.extension().and_then(|extension| extension.to_str()) {
-        Some("hops" | "hcl") => Hcl::new(text).calls().map_err(|errors| errors.into_iter().map(error).collect()),
+        Some("hops" | "hcl") => {
+            let folder = file.parent().unwrap_or(Path::new(""));
+            let calls = Hcl::new(text, variables, folder).calls();
+            calls.map_err(|errors| errors.into_iter().map(error).collect())
+        }
         Some("json") => json_call(text).map(|call| vec![call]).map_err(|problem| vec![error(problem)]),
         _ => {
             let message = "the file's name says not what it holds: use .hops for calls, .json for the inputs of one";
@@ -99,19 +111,42 @@ struct Hcl<'a> {
 }
 
 impl<'a> Hcl<'a> {
-    fn new(text: &'a str) -> Self {
-        Hcl { text, context: Context::new(), problems: vec![] }
+    fn new(text: &'a str, variables: &Variables, folder: &Path) -> Self {
+        let mut context = Context::new();
+        for (name, value) in variables {
+            context.declare_var(name.as_str(), value.clone());
+        }
+        functions::declare(&mut context, folder);
+        Hcl { text, context, problems: vec![] }
     }
 
     fn calls(mut self) -> Result<Vec<Call>, Vec<Problem>> {
         let body: Body = self.text.parse().map_err(|error: hcl_edit::parser::Error| {
-            let place = Place { line: error.location().line(), column: error.location().column() };
+            let at = error.location();
+            let place = if self.text.is_char_boundary(at.offset() + 1) {
+                Place { line: at.line(), column: at.column() }
+            } else {
+                // Its column counts bytes where it points to a character of several.
+                Place::at(self.text, at.offset())
+            };
             vec![(place, format!("not valid HCL: {}", error.message()))]
         })?;
-        let mut calls = vec![];
+        let mut calls: Vec<Call> = vec![];
+        let mut number = 0;
         for structure in &body {
             match structure {
-                Structure::Block(block) if block.ident.as_str() == "call" => calls.extend(self.call(block)),
+                Structure::Block(block) if block.ident.as_str() == "call" => {
+                    let call = self.call(block, number);
+                    number += 1;
+                    if let Some(call) = &call
+                        && calls.iter().any(|earlier| earlier.name == call.name)
+                    {
+                        let what =
+                            format!("there is another call {:?}; give each a name of its own: name = \"…\"", call.name);
+                        self.problem(block.ident.span(), what);
+                    }
+                    calls.extend(call);
+                }
                 Structure::Block(block) => {
                     let what =
                         format!("{} is no call; hops run runs the call blocks of a file alone", block.ident.as_str());
@@ -132,7 +167,7 @@ impl<'a> Hcl<'a> {
         if self.problems.is_empty() { Ok(calls) } else { Err(self.problems) }
     }
 
-    fn call(&mut self, block: &Block) -> Option<Call> {
+    fn call(&mut self, block: &Block, number: usize) -> Option<Call> {
         let app_handler = match &block.labels[..] {
             [label] => label.as_str().split_once('_').filter(|(app, handler)| !app.is_empty() && !handler.is_empty()),
             _ => None,
@@ -143,6 +178,7 @@ impl<'a> Hcl<'a> {
         };
         let mut call = Call {
             app_handler: Some((app.into(), handler.into())),
+            name: format!("{app}_{handler}{number}"),
             inputs: "{}".into(),
             places: BTreeMap::from([(vec![], self.place(block.ident.span()))]),
         };
@@ -152,8 +188,14 @@ impl<'a> Hcl<'a> {
                     Expression::Object(object) => call.inputs = self.object(object, &mut vec![], &mut call.places),
                     other => self.problem(other.span(), "inputs must be an object: inputs = { image = \"…\" }"),
                 },
-                // The name under which later calls of a pipeline know the result.
-                Structure::Attribute(attribute) if attribute.key.as_str() == "name" => {}
+                Structure::Attribute(attribute) if attribute.key.as_str() == "name" => {
+                    match self.evaluate(&attribute.value) {
+                        Some(hcl::Value::String(name)) if !name.is_empty() => call.name = name,
+                        Some(_) => self
+                            .problem(attribute.value.span(), "the name of a call must be a string that is not empty"),
+                        None => {}
+                    }
+                }
                 Structure::Attribute(attribute) => {
                     let what = format!(
                         "a call has no {}; it has inputs and name. Does it belong into inputs?",
@@ -235,11 +277,40 @@ impl<'a> Hcl<'a> {
     fn evaluate(&mut self, expression: &Expression) -> Option<hcl::Value> {
         let span = expression.span();
         let text = span.clone().and_then(|span| self.text.get(span)).unwrap_or_default();
-        let value = match hcl::Expression::from_str(text) {
-            Ok(expression) => expression.evaluate(&self.context).map_err(|error| error.kind().to_string()),
-            Err(error) => Err(error.to_string()),
+        let parsed = match hcl::Expression::from_str(text) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                self.problem(span, error.to_string());
+                return None;
+            }
         };
-        value.map_err(|what| self.problem(span, what)).ok()
+        let mut splats = Splats(0);
+        splats.visit_expr(expression);
+        if splats.0 > MOST_SPLATS {
+            let what = format!("{} times [*] in one expression; at most {MOST_SPLATS} can be evaluated", splats.0);
+            self.problem(span, what);
+            return None;
+        }
+        let kind = match parsed.evaluate(&self.context) {
+            Ok(value) => return Some(value),
+            Err(error) => error.into_kind(),
+        };
+        let (culprit, what) = match &kind {
+            ErrorKind::UndefinedVar(name) if name.as_str() == "event" => {
+                (Some(name.as_str()), format!("{kind}; give it with --event FILE.json"))
+            }
+            ErrorKind::UndefinedVar(name) => (Some(name.as_str()), format!("{kind}; give it with --set {name}=…")),
+            ErrorKind::UndefinedFunc(name) => {
+                (Some(name.name.as_str()), format!("{kind}; known are {}", functions::NAMES.join(", ")))
+            }
+            ErrorKind::FuncCall(name, what) => (Some(name.name.as_str()), format!("{}: {what}", name.name)),
+            ErrorKind::NoSuchKey(name) => (Some(name.as_str()), kind.to_string()),
+            _ => (None, kind.to_string()),
+        };
+        let mut search = Search { name: culprit.unwrap_or_default(), found: None };
+        search.visit_expr(expression);
+        self.problem(search.found.or(span), what);
+        None
     }
 
     fn place(&self, span: Option<Range<usize>>) -> Place {
@@ -248,6 +319,32 @@ impl<'a> Hcl<'a> {
 
     fn problem(&mut self, span: Option<Range<usize>>, what: impl Into<String>) {
         self.problems.push((self.place(span), what.into()));
+    }
+}
+
+/// Counts the `[*]` of an expression. hcl-rs goes one call deeper for each, and has limits for all else that nests.
+struct Splats(usize);
+
+const MOST_SPLATS: usize = 64;
+
+impl Visit for Splats {
+    fn visit_traversal_operator(&mut self, operator: &TraversalOperator) {
+        self.0 += usize::from(matches!(operator, TraversalOperator::FullSplat(_)));
+        visit::visit_traversal_operator(self, operator);
+    }
+}
+
+/// Looks for the first place in an expression that has this name.
+struct Search<'a> {
+    name: &'a str,
+    found: Option<Range<usize>>,
+}
+
+impl Visit for Search<'_> {
+    fn visit_ident(&mut self, ident: &Decorated<Ident>) {
+        if self.found.is_none() && ident.as_str() == self.name {
+            self.found = ident.span();
+        }
     }
 }
 
@@ -268,7 +365,7 @@ fn json_call(text: &str) -> Result<Call, Problem> {
         let place = places.remove(&vec![]).unwrap_or_default();
         return Err((place, "expected an object with the inputs of a call: {\"image\": \"…\"}".into()));
     }
-    Ok(Call { app_handler: None, inputs: text.into(), places })
+    Ok(Call { app_handler: None, name: String::new(), inputs: text.into(), places })
 }
 
 /// The places of a value and of what is in it, down to where inputs end.

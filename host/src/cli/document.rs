@@ -1,7 +1,7 @@
 //! The result document of a call, as the command prints it.
 
-use super::{Output, Status};
-use serde::{Deserialize, Serialize};
+use super::{Failure, Output, Status};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::io::{self, Write};
 
@@ -26,36 +26,46 @@ struct Hops<'a> {
 }
 
 impl<'a> Document<'a> {
-    pub(super) fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, Failure> {
         serde_json::from_str(text)
+            .map_err(|error| Failure::usage(format!("the plugin's result is no result document: {error}")))
+    }
+
+    /// The error, empty if there is none.
+    pub(super) fn error(&self) -> &str {
+        self.hops.error.as_deref().unwrap_or_default()
     }
 
     /// What the process ends with.
     pub(super) fn status(&self) -> Status {
-        match &self.hops.error {
-            Some(error) if error.starts_with("ClusterUnavailable:") => Status::Unavailable,
-            _ if self.errored => Status::Errored,
-            _ => Status::Completed,
+        match self.error() {
+            "" => Status::Completed,
+            error if error.starts_with("ClusterUnavailable:") => Status::Unavailable,
+            _ => Status::Errored,
         }
     }
+}
 
-    /// Prints the result; an error goes to standard error too where the output has no place for it.
-    pub(super) fn print(&self, output: Output) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        match output {
-            Output::Json => {
-                serde_json::to_writer_pretty(&mut stdout, self)?;
-                stdout.write_all(b"\n")?;
+/// Prints results: one as it is, several as an object by their calls' names. An error goes to standard error where the
+/// output has no place for it.
+pub(super) fn print(documents: &[(&str, Document)], output: Output) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match (documents, output) {
+        ([(_, document)], Output::Body) => {
+            stdout.write_all(document.json.map_or(&*document.body, RawValue::get).as_bytes())?;
+            if let Some(error) = &document.hops.error {
+                eprintln!("hops: {error}");
             }
-            Output::Body => {
-                stdout.write_all(self.json.map_or(&*self.body, RawValue::get).as_bytes())?;
-                if let Some(error) = &self.hops.error {
-                    eprintln!("hops: {error}");
-                }
-            }
+            return stdout.flush();
         }
-        stdout.flush()
+        ([(_, document)], Output::Json) => serde_json::to_writer_pretty(&mut stdout, document)?,
+        _ => {
+            let mut serializer = serde_json::Serializer::pretty(&mut stdout);
+            serializer.collect_map(documents.iter().map(|(name, document)| (name, document)))?;
+        }
     }
+    stdout.write_all(b"\n")?;
+    stdout.flush()
 }
 
 #[cfg(test)]
@@ -65,7 +75,7 @@ mod tests {
     #[test]
     fn the_files_json_stays_as_it_was_written() {
         let text = r#"{"hops":{"started_at":"a","finished_at":"b","error":null},"errored":false,"completed":true,"done":true,"body":"","json":{"b": 1.10,"a":12345678901234567890}}"#;
-        let document = Document::parse(text).unwrap();
+        let Ok(document) = Document::parse(text) else { panic!("this is a document") };
         let printed = serde_json::to_string_pretty(&document).unwrap();
         assert!(printed.contains(r#""json": {"b": 1.10,"a":12345678901234567890}"#), "{printed}");
         assert!(document.status() == Status::Completed);

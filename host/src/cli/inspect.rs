@@ -1,9 +1,7 @@
 //! `hops plugin inspect`: what a plugin is.
 
-use super::{Failure, Status};
-use hops_k8s::plugin::EMBEDDED;
+use super::{Failure, Global, Status};
 use serde_json::{Value, json};
-use std::borrow::Cow;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -17,13 +15,8 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn inspect(arguments: &Arguments) -> Result<Status, Failure> {
-    let component = match &arguments.file {
-        None => Cow::Borrowed(EMBEDDED),
-        Some(path) => Cow::Owned(
-            std::fs::read(path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?,
-        ),
-    };
+pub(super) async fn inspect(global: &Global, arguments: &Arguments) -> Result<Status, Failure> {
+    let component = super::component(arguments.file.as_deref().or(global.plugin.as_deref()))?;
     let plugin = super::loader().load(&component)?;
     let description = plugin.describe().await.map_err(Failure::usage)?;
     let found = plugin.inspection();

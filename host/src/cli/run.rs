@@ -1,144 +1,169 @@
-//! `hops run`: the call in a file, run and printed.
+//! `hops run`: the calls in a file, run and printed.
 
-use super::call_file::{self, Call};
-use super::document::Document;
-use super::{Failure, Global, Output, Status, progress};
+use super::backend::Local;
+use super::call_file::{self, Call, Variables};
+use super::document::{self, Document};
+use super::interrupt::Interrupt;
+use super::{Failure, Global, Output, Status, backend, batch, policy, progress};
+use futures::future::join_all;
+use hops_k8s::app::App;
 use hops_k8s::event::Events;
-use hops_k8s::plugin::{CallCtx, CallError, Plugin};
-use hops_k8s::pods::kube::{KubeOptions, KubePods};
+use hops_k8s::plugin::{CallError, Plugin};
 use hops_k8s::pods::{NoPods, Pods};
-use hops_k8s::policy::Policy;
+use indicatif::MultiProgress;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// What to run.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// A .hops file with a call, or a .json file with the inputs of k8s_run
-    file: PathBuf,
-    /// What to print
-    #[arg(short, long, value_name = "WHAT", default_value = "json")]
+    /// A .hops file with calls, or a .json file with the inputs of k8s_run
+    #[arg(required_unless_present = "batch", conflicts_with = "batch")]
+    file: Option<PathBuf>,
+    /// Run one call of the file; without it all, and print an object by their names
+    #[arg(long, value_name = "NAME", conflicts_with = "batch")]
+    call: Option<String>,
+    /// Set a variable, a string, for the file's expressions
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable, conflicts_with = "batch")]
+    set: Vec<(String, String)>,
+    /// A JSON file that the expressions know as event
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    event: Option<PathBuf>,
+    /// Print the document, or what the result file held [default: json]
+    #[arg(short, long, value_name = "json|body", default_value = "json", hide_possible_values = true)]
+    #[arg(hide_default_value = true, conflicts_with = "batch")]
     output: Output,
-    /// Show the container's log on standard error while it runs
-    #[arg(long)]
+    /// Show the containers' logs on standard error while they run
+    #[arg(long, conflicts_with = "batch")]
     logs: bool,
+    /// Run without a cluster: on Docker or Podman if one answers, else as a process
+    #[arg(long, value_name = "engine|process", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "auto", hide_possible_values = true)]
+    local: Option<Local>,
+    #[command(flatten)]
+    batch: batch::Arguments,
+}
+
+/// `NAME=VALUE` of the command line.
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    match hcl::Identifier::new(name) {
+        Ok(_) if name == "event" => Err("the variable event is given with --event FILE.json".into()),
+        Ok(_) => Ok((name.into(), value.into())),
+        Err(_) => Err(format!("{name:?} is no name of a variable: letters, digits, _ and -, no digit first")),
+    }
 }
 
 pub(super) async fn run(global: &Global, arguments: &Arguments) -> Result<Status, Failure> {
-    let file = &arguments.file;
-    let call = read(file)?;
-    let plugin = super::plugin()?;
-    let handler = handler(&plugin, file, &call).await?;
-
-    let problems = plugin.check(&handler, &call.inputs).await.map_err(|error| defect(file, &call, error))?;
-    for problem in &problems {
-        eprintln!("hops: {}:{}: {}", file.display(), call.place(&problem.path), problem.message);
+    match &arguments.file {
+        Some(file) => run_file(global, arguments, file).await,
+        None => batch::run(global, &arguments.batch, arguments.local).await,
     }
-    let pods: Arc<dyn Pods> = if problems.is_empty() {
-        let mut options = KubeOptions::default();
-        options.kubeconfig.clone_from(&global.kubeconfig);
-        options.context.clone_from(&global.context);
-        options.port_forward = global.port_forward;
-        let pods = KubePods::connect(options).await;
-        Arc::new(pods.map_err(|error| Failure { status: Status::Unavailable, message: error.to_string() })?)
-    } else {
-        // There will be no pod; the result says so.
-        Arc::new(NoPods)
-    };
-
-    let (events, receiver) = Events::channel(arguments.logs);
-    let spinner = progress::spinner();
-    let shown = tokio::spawn(progress::show(spinner.clone(), receiver));
-    let ctx = CallCtx::new(pods.clone(), Arc::new(Policy::default())).events(events);
-    let mut interrupt = Interrupt::listen()?;
-    let result = tokio::select! {
-        result = plugin.call(ctx, &handler, &call.inputs) => Some(result),
-        () = interrupt.next() => None,
-    };
-    if result.is_none() {
-        spinner.set_message("interrupted, deleting the pod");
-    }
-    tokio::select! {
-        () = pods.drained() => {}
-        () = interrupt.next() => {
-            spinner.finish_and_clear();
-            let message = "interrupted again: the pod may be left; its own deadline will end it".into();
-            return Err(Failure { status: Status::Interrupted, message });
-        }
-    }
-    // The call has dropped its end of the channel, so this ends when all is shown.
-    let _ = shown.await;
-    spinner.finish_and_clear();
-    let Some(result) = result else {
-        return Err(Failure { status: Status::Interrupted, message: "interrupted; the pod is deleted".into() });
-    };
-
-    let text = result.map_err(|error| defect(file, &call, error))?;
-    let document = Document::parse(&text)
-        .map_err(|error| Failure::usage(format!("the plugin's result is no result document: {error}")))?;
-    // A reader that has seen enough, such as `head`, is no error.
-    let _ = document.print(arguments.output);
-    Ok(document.status())
 }
 
-/// The call in a file.
-fn read(file: &Path) -> Result<Call, Failure> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
-    let mut calls = call_file::parse(file, &text).map_err(|errors| {
+async fn run_file(global: &Global, arguments: &Arguments, file: &Path) -> Result<Status, Failure> {
+    let policy = policy::load(global.policy.as_deref())?;
+    let calls = read(file, arguments)?;
+    if calls.len() > 1 && matches!(arguments.output, Output::Body) {
+        return Err(Failure::usage("-o body prints one result; choose one with --call NAME"));
+    }
+    let plugin = Arc::new(super::plugin(global, calls.len())?);
+    let handlers = handlers(&plugin, file, &calls).await?;
+
+    let mut is_any_good = false;
+    for (call, handler) in calls.iter().zip(&handlers) {
+        let problems = plugin.check(handler, &call.inputs).await.map_err(|error| defect(file, call, &error))?;
+        is_any_good |= problems.is_empty();
+        for problem in &problems {
+            eprintln!("hops: {}:{}: {}", file.display(), call.place(&problem.path), problem.message);
+        }
+    }
+    // Without a good call there will be no pod; the results say so.
+    let pods =
+        if is_any_good { backend::open(global, arguments.local).await? } else { Arc::new(NoPods) as Arc<dyn Pods> };
+
+    let mut interrupt = Interrupt::listen()?;
+    let spinners = MultiProgress::new();
+    let app = App::new(plugin, pods, policy);
+    let mut shown = vec![];
+    let running = calls.iter().zip(&handlers).map(|(call, handler)| {
+        let (events, receiver) = Events::channel(arguments.logs);
+        let label = if calls.len() > 1 { format!("{}: ", call.name) } else { String::new() };
+        let spinner = spinners.add(progress::spinner(global.quiet));
+        shown.push(tokio::spawn(progress::show(spinner, label, receiver)));
+        app.call(app.ctx().events(events), handler, &call.inputs)
+    });
+    let running = join_all(running);
+    let results = tokio::select! {
+        results = running => Some(results),
+        () = interrupt.next() => None,
+    };
+    let closed = backend::close(&*app.pods, &mut interrupt).await;
+    // The calls have dropped their ends of the channels, so this ends when all is shown.
+    join_all(shown).await;
+    closed?;
+    let Some(results) = results else {
+        let what = if calls.len() > 1 { "pods are" } else { "pod is" };
+        return Err(Failure { status: Status::Interrupted, message: format!("interrupted; the {what} deleted") });
+    };
+
+    let documents =
+        calls.iter().zip(&results).map(|(call, called)| Ok((&*call.name, Document::parse(&called.document)?)));
+    let documents: Vec<_> = documents.collect::<Result<_, Failure>>()?;
+    // A reader that has seen enough, such as `head`, is no error.
+    let _ = document::print(&documents, arguments.output);
+    Ok(documents.iter().map(|(_, document)| document.status()).max().unwrap_or(Status::Completed))
+}
+
+/// The calls in a file that are asked for.
+fn read(file: &Path, arguments: &Arguments) -> Result<Vec<Call>, Failure> {
+    let mut variables: Variables =
+        arguments.set.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    if let Some(path) = &arguments.event {
+        let event = serde_json::from_str(&read_text(path)?)
+            .map_err(|error| Failure::usage(format!("{}: not valid JSON: {error}", path.display())))?;
+        variables.insert("event".into(), event);
+    }
+    let calls = call_file::parse(file, &read_text(file)?, &variables).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Failure::usage(lines.join("\n"))
     })?;
-    match (calls.pop(), calls.len()) {
-        (Some(call), 0) => Ok(call),
-        (_, more) => Err(Failure::usage(format!(
-            "{} has {} calls, but one at a time is run; put each into a file of its own",
-            file.display(),
-            more + 1
-        ))),
+    let Some(name) = &arguments.call else { return Ok(calls) };
+    let names: Vec<String> = calls.iter().map(|call| format!("{:?}", call.name)).collect();
+    let chosen: Vec<Call> = calls.into_iter().filter(|call| call.name == *name).collect();
+    if chosen.is_empty() {
+        let known = names.join(", ");
+        return Err(Failure::usage(format!("{} has no call {name:?}; its calls are {known}", file.display())));
     }
+    Ok(chosen)
 }
 
-/// The handler that the call names; in a file that holds inputs alone, the app's first.
-async fn handler(plugin: &Plugin, file: &Path, call: &Call) -> Result<String, Failure> {
-    let description = plugin.describe().await.map_err(|error| defect(file, call, error))?;
-    let Some((app, handler)) = &call.app_handler else {
-        let first = description.handlers.first().map(|handler| handler.name.clone());
-        return first.ok_or_else(|| Failure::usage("the plugin has no handlers"));
-    };
-    let known = description.handlers.iter().map(|known| format!("{}_{}", description.name, known.name));
-    if *app == description.name && description.handlers.iter().any(|known| known.name == *handler) {
-        return Ok(handler.clone());
-    }
-    Err(Failure::usage(format!(
-        "{}:{}: there is no call {app}_{handler}; known are {}",
-        file.display(),
-        call.place(&[]),
-        known.collect::<Vec<_>>().join(", ")
-    )))
+fn read_text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))
 }
 
-fn defect(file: &Path, call: &Call, error: CallError) -> Failure {
-    Failure { status: Status::Errored, message: format!("{}:{}: {error}", file.display(), call.place(&[])) }
-}
-
-/// Ctrl-C, and what service managers send instead.
-struct Interrupt {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Interrupt {
-    fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::usage(format!("cannot listen for signals: {error}")));
-        Ok(Interrupt { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+/// The handlers that the calls name; in a file that holds inputs alone, the app's first.
+async fn handlers(plugin: &Plugin, file: &Path, calls: &[Call]) -> Result<Vec<String>, Failure> {
+    let description = plugin.describe().await.map_err(Failure::usage)?;
+    let find = |call: &Call| {
+        let Some((app, handler)) = &call.app_handler else {
+            let first = description.handlers.first().map(|handler| handler.name.clone());
+            return first.ok_or_else(|| Failure::usage("the plugin has no handlers"));
+        };
+        if *app == description.name && description.handlers.iter().any(|known| known.name == *handler) {
+            return Ok(handler.clone());
         }
-    }
+        let known = description.handlers.iter().map(|known| format!("{}_{}", description.name, known.name));
+        Err(Failure::usage(format!(
+            "{}:{}: there is no call {app}_{handler}; known are {}",
+            file.display(),
+            call.place(&[]),
+            known.collect::<Vec<_>>().join(", ")
+        )))
+    };
+    calls.iter().map(find).collect()
+}
+
+fn defect(file: &Path, call: &Call, error: &CallError) -> Failure {
+    Failure { status: Status::Errored, message: format!("{}:{}: {error}", file.display(), call.place(&[])) }
 }

@@ -9,6 +9,10 @@ use wasmtime::{
 /// How often CPU time is looked at.
 const TICK: Duration = Duration::from_millis(10);
 
+/// What a component may be made of: the code itself, and what connects it with its imports.
+const CORE_INSTANCES: u32 = 4;
+const TABLES: u32 = 2;
+
 /// What one call may use.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -17,12 +21,19 @@ pub struct Limits {
     pub calls: u32,
     /// The guest's memory, in bytes. A result of 8 MiB that JSON has to escape throughout takes 60 MiB.
     pub memory: usize,
-    /// Handles, hence pods, that a call can hold at a time.
-    pub handles: usize,
-    /// Bytes that a single host call may copy out of the guest.
+    /// Pods that a call may ask for, one after another or at once.
+    pub pods: usize,
+    /// How often a call may ask something of its pods. Backends are asked in turn, some of them over the network.
+    pub pod_calls: u32,
+    /// Bytes that a call may exchange with its pods in all: input files, results, logs.
+    pub pod_bytes: usize,
+    /// Bytes that a single host call, or the result, may copy out of the guest. As results go, 8 MiB that JSON has to
+    /// escape throughout take 48 MiB.
     pub copied_bytes: usize,
     /// The guest's own computing time. Time in which it waits for a pod does not count.
     pub cpu_time: Duration,
+    /// The whole of a call, with all its waiting.
+    pub time: Duration,
 }
 
 impl Default for Limits {
@@ -30,9 +41,12 @@ impl Default for Limits {
         Limits {
             calls: 1000,
             memory: 128 << 20,
-            handles: 4,
-            copied_bytes: 128 << 20,
+            pods: 4,
+            pod_calls: 10_000,
+            pod_bytes: 128 << 20,
+            copied_bytes: 64 << 20,
             cpu_time: Duration::from_secs(10),
+            time: Duration::from_secs(7 * 24 * 60 * 60),
         }
     }
 }
@@ -46,10 +60,14 @@ impl Limits {
 /// Starts an engine, and the thread that measures its guests' time for as long as it lives.
 pub(super) fn start(limits: &Limits) -> Result<Engine> {
     let mut pool = PoolingAllocationConfig::default();
+    // A component that could take more than its share would leave less for the other calls of it.
     pool.total_component_instances(limits.calls)
-        .total_core_instances(limits.calls.saturating_mul(4))
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .total_core_instances(limits.calls.saturating_mul(CORE_INSTANCES))
+        .max_memories_per_component(1)
         .total_memories(limits.calls)
-        .total_tables(limits.calls.saturating_mul(2))
+        .max_tables_per_component(TABLES)
+        .total_tables(limits.calls.saturating_mul(TABLES))
         .total_stacks(limits.calls)
         .max_memory_size(limits.memory);
     let mut config = Config::new();

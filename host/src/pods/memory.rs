@@ -1,11 +1,11 @@
 //! Pods that play a script: for tests of plugins and of embedders, without any container.
 
-use super::{Cause, ContainerState, Error, Excess, Phase, Pod, PodSpec, PodStatus, Pods, Terminated};
+use super::{Cause, ContainerState, Error, Excess, Identity, Phase, Pod, PodSpec, PodStatus, Pods, Terminated};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
@@ -64,15 +64,7 @@ pub fn exited(exit_code: i32, reason: &str, message: &str) -> PodStatus {
 }
 
 fn status(phase: Phase, main: ContainerState) -> PodStatus {
-    PodStatus {
-        phase,
-        cause: cause("", ""),
-        unschedulable: None,
-        disruption: None,
-        deleted: false,
-        main,
-        sidecar: Some(ContainerState::Running),
-    }
+    PodStatus { sidecar: Some(ContainerState::Running), ..super::status(phase, main) }
 }
 
 /// A cause, from its two parts.
@@ -90,6 +82,14 @@ pub struct Memory {
 struct Shared {
     created: Mutex<Vec<PodSpec>>,
     live: AtomicUsize,
+    /// By name, those that outlive their calls, and since when.
+    outliving: Mutex<HashMap<String, (Script, Instant)>>,
+}
+
+impl Shared {
+    fn outliving(&self) -> MutexGuard<'_, HashMap<String, (Script, Instant)>> {
+        self.outliving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Memory {
@@ -98,7 +98,7 @@ impl Memory {
         Memory { script: Box::new(script), shared: Arc::default() }
     }
 
-    /// All pods that were asked for.
+    /// All pods that were created.
     pub fn created(&self) -> Vec<PodSpec> {
         self.shared.created.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -111,9 +111,28 @@ impl Memory {
 
 #[async_trait]
 impl Pods for Memory {
-    async fn create(&self, spec: PodSpec) -> Result<Box<dyn Pod>, Error> {
-        let script = (self.script)(&spec);
+    async fn create(&self, spec: PodSpec, identity: Identity) -> Result<Box<dyn Pod>, Error> {
         let keep = spec.keep;
+        let Identity { name, outlives_call, .. } = identity;
+        let pod = |name, (script, created), is_adopted| {
+            let shared = self.shared.clone();
+            Box::new(MemoryPod {
+                name,
+                script,
+                next: 0,
+                created,
+                keep,
+                outlives_call,
+                is_adopted,
+                is_live: true,
+                shared,
+            })
+        };
+        let mut outliving = self.shared.outliving();
+        if let Some(found) = outliving.get(&name) {
+            return Ok(pod(name, found.clone(), true));
+        }
+        let script = (self.script)(&spec);
         let number = {
             let mut created = self.shared.created.lock().unwrap_or_else(PoisonError::into_inner);
             created.push(spec);
@@ -123,15 +142,12 @@ impl Pods for Memory {
             return Err(error);
         }
         self.shared.live.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(MemoryPod {
-            name: format!("memory-{number}"),
-            script,
-            next: 0,
-            created: Instant::now(),
-            keep,
-            is_live: true,
-            shared: self.shared.clone(),
-        }))
+        let new = (script, Instant::now());
+        if !outlives_call {
+            return Ok(pod(format!("memory-{number}"), new, false));
+        }
+        outliving.insert(name.clone(), new.clone());
+        Ok(pod(name, new, false))
     }
 }
 
@@ -141,21 +157,27 @@ struct MemoryPod {
     next: usize,
     created: Instant,
     keep: bool,
+    outlives_call: bool,
+    is_adopted: bool,
     is_live: bool,
     shared: Arc<Shared>,
 }
 
 impl MemoryPod {
     fn remove(&mut self) {
-        if !self.keep && std::mem::take(&mut self.is_live) {
-            self.shared.live.fetch_sub(1, Ordering::SeqCst);
+        let is_live = std::mem::take(&mut self.is_live);
+        if self.keep || !is_live || self.outlives_call && self.shared.outliving().remove(&self.name).is_none() {
+            return;
         }
+        self.shared.live.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 impl Drop for MemoryPod {
     fn drop(&mut self) {
-        self.remove();
+        if !self.outlives_call {
+            self.remove();
+        }
     }
 }
 
@@ -165,6 +187,10 @@ impl Pod for MemoryPod {
         &self.name
     }
 
+    fn is_adopted(&self) -> bool {
+        self.is_adopted
+    }
+
     async fn changed(&mut self) -> Result<PodStatus, Error> {
         let Some((after, status)) = self.script.statuses.get(self.next) else {
             return match &self.script.lost {
@@ -172,7 +198,11 @@ impl Pod for MemoryPod {
                 None => std::future::pending().await,
             };
         };
-        tokio::time::sleep_until(self.created + *after).await;
+        let due = self.created + *after;
+        // Timers count in whole milliseconds, so one for a time that has come would still wait for the next.
+        if Instant::now() < due {
+            tokio::time::sleep_until(due).await;
+        }
         self.next += 1;
         Ok(status.clone())
     }

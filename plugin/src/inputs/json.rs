@@ -1,7 +1,7 @@
 //! JSON as the checks need it: one level at a time, objects in the order of the text with duplicates kept, numbers
 //! as they are written.
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
@@ -10,6 +10,7 @@ use std::fmt;
 pub(super) enum Json<'a> {
     Null,
     Bool(bool),
+    /// As it is written.
     Number(&'a str),
     String(String),
     Array(Vec<&'a RawValue>),
@@ -20,16 +21,9 @@ pub(super) enum Json<'a> {
 
 impl<'a> Json<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
-        Ok(match text.trim_start().bytes().next() {
-            Some(b'{') => Json::Object(serde_json::from_str::<Entries>(text)?.0),
-            Some(b'[') => Json::Array(serde_json::from_str(text)?),
-            Some(b'"') => Json::String(serde_json::from_str(text)?),
-            _ => match serde_json::from_str::<&RawValue>(text)?.get() {
-                "null" => Json::Null,
-                "true" => Json::Bool(true),
-                "false" => Json::Bool(false),
-                number => Json::Number(number),
-            },
+        Ok(match serde_json::from_str(text)? {
+            Json::Number(_) => Json::Number(text.trim()),
+            json => json,
         })
     }
 
@@ -52,29 +46,60 @@ impl<'a> Json<'a> {
     }
 }
 
-/// An object's entries. A map type would lose their order and their duplicates.
-struct Entries<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Entries<'de> {
+impl<'de> Deserialize<'de> for Json<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EntriesVisitor)
+        deserializer.deserialize_any(JsonVisitor)
     }
 }
 
-struct EntriesVisitor;
+/// Takes every kind of value. What serde would say to one that is not taken names the value, and the code that prints
+/// numbers for it is a tenth of the component.
+struct JsonVisitor;
 
-impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Entries<'de>;
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+        f.write_str("a JSON value")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
+        Ok(Json::Bool(value))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(""))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(""))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(""))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Json<'de>, E> {
+        Ok(Json::String(value.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json<'de>, A::Error> {
+        let mut items = vec![];
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Json::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
         let mut entries = vec![];
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        Ok(Entries(entries))
+        Ok(Json::Object(entries))
     }
 }

@@ -247,7 +247,6 @@ fn everything_wrong_is_reported_at_once_in_the_order_of_the_text() {
             r#"cpu: expected a Kubernetes quantity such as "250m" or "0.5", found "lots""#,
             "command[0]: expected a string, found a number",
             "command[2]: expected a string, found null",
-            "image: required, but missing or empty",
         ]
     );
 }
@@ -715,4 +714,17 @@ proptest! {
             prop_assert!(stays_below(&inputs.out_path), "{:?}", inputs.out_path);
         }
     }
+}
+
+#[test]
+fn a_required_input_that_was_mistyped_is_one_problem() {
+    assert_eq!(problems(r#"{"imge": "a"}"#), ["unknown input \"imge\", did you mean \"image\"?"]);
+    assert_eq!(problems(r#"{"picture": "a"}"#).last().unwrap(), "image: required, but missing or empty");
+}
+
+#[test]
+fn more_names_than_anybody_writes_are_refused_as_a_whole() {
+    let names: Vec<String> = (0..101).map(|number| format!("\"n{number}\": 1")).collect();
+    let text = format!("{{{}}}", names.join(","));
+    assert_eq!(problems(&text), ["inputs: expected at most 100 names, found 101"]);
 }

@@ -32,6 +32,7 @@ fn pod(main: ContainerState) -> PodStatus {
         phase,
         cause: cause("", ""),
         unschedulable: None,
+        waits_for_room: false,
         disruption: None,
         deleted: false,
         main,
@@ -49,6 +50,10 @@ fn not_pulled() -> PodStatus {
 
 fn unschedulable(words: &str) -> PodStatus {
     PodStatus { unschedulable: Some(words.into()), sidecar: None, ..pod(waiting("", "")) }
+}
+
+fn without_room() -> PodStatus {
+    PodStatus { waits_for_room: true, ..unschedulable("0/3 nodes are available") }
 }
 
 /// A pod whose result server does this.
@@ -105,6 +110,18 @@ fn judged(statuses: Vec<(u64, PodStatus)>) -> Vec<Step> {
         (10, pod(exited(0, "Completed", ""))),
     ],
     vec![wait(120), wait(119), wait(115), wait(600), completed()]
+)]
+#[case::after_a_wait_for_room_that_does_not_count(
+    vec![
+        (1, without_room()),
+        (500, without_room()),
+        (901, unschedulable("0/3 nodes are available")),
+        (910, without_room()),
+        (1010, creating()),
+        (1011, pod(Running)),
+        (1012, pod(exited(0, "Completed", ""))),
+    ],
+    vec![wait(3600), wait(3600), wait(119), wait(3600), wait(110), wait(600), completed()]
 )]
 #[case::seen_at_its_end_only(vec![(3, pod(exited(0, "Completed", "")))], vec![completed()])]
 #[case::without_a_result_server(
@@ -509,16 +526,21 @@ fn any_state() -> impl Strategy<Value = ContainerState> {
 fn any_status() -> impl Strategy<Value = PodStatus> {
     let phases = [Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed, Phase::Unknown];
     let pod = (prop::sample::select(phases.to_vec()), any_cause(), prop::option::of(any::<String>()));
-    let end = (prop::option::weighted(0.1, any_cause()), prop::bool::weighted(0.1));
+    let end = (prop::option::weighted(0.1, any_cause()), prop::bool::weighted(0.1), any::<bool>());
     (pod, end, any_state(), prop::option::of(any_state())).prop_map(|(pod, end, main, sidecar)| PodStatus {
         phase: pod.0,
         cause: pod.1,
         unschedulable: pod.2,
+        waits_for_room: end.2,
         disruption: end.0,
         deleted: end.1,
         main,
         sidecar,
     })
+}
+
+fn any_status_with_room() -> impl Strategy<Value = PodStatus> {
+    any_status().prop_map(|status| PodStatus { waits_for_room: false, ..status })
 }
 
 fn any_duration() -> impl Strategy<Value = Duration> {
@@ -537,18 +559,22 @@ proptest! {
             now = now.saturating_add(later);
             match progress.judge(&status, now) {
                 Step::Wait(time) => prop_assert!(!time.is_zero()),
-                Step::Ended(Ending::Completed) => {}
-                Step::Ended(Ending::Failed { error, .. } | Ending::Lost { error }) => {
-                    let word = error.split_once(": ").map_or("", |(word, _)| word);
-                    prop_assert!(!word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic()), "{}", error);
+                Step::Ended(ending) => {
+                    if let Ending::Failed { error, .. } | Ending::Lost { error } = ending {
+                        let word = error.split_once(": ").map_or("", |(word, _)| word);
+                        prop_assert!(!word.is_empty() && word.bytes().all(|b| b.is_ascii_alphabetic()), "{}", error);
+                    }
+                    let again = progress.judge(&status, now.saturating_add(later));
+                    prop_assert!(matches!(again, Step::Ended(_)), "it goes on: {again:?}");
                 }
             }
         }
     }
 
-    /// Whatever the pod does: it starts, runs, and its result server starts, each within its limit.
+    /// Whatever the pod does: it starts, runs, and its result server starts, each within its limit. How long it waits
+    /// for room is limited by the host.
     #[test]
-    fn a_call_ends_in_time(statuses in prop::collection::vec((any_status(), 0..=4_u32), 1..8)) {
+    fn a_call_ends_in_time(statuses in prop::collection::vec((any_status_with_room(), 0..=4_u32), 1..8)) {
         let mut progress = progress();
         let mut now = Duration::ZERO;
         let last = statuses.last().map(|(status, _)| (status.clone(), 4));

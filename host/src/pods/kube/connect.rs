@@ -2,23 +2,28 @@
 
 use super::api::{ApiServer, chain};
 use super::fetch::Route;
+use super::room::Room;
 use super::watch::Watch;
 use super::{Inner, KubePods};
+use crate::metrics::Metrics;
 use hyper::header::{HeaderValue, USER_AGENT};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use kube::client::retry::RetryPolicy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{env, fmt};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
-use tower::retry::RetryLayer;
 use tower::{BoxError, ServiceBuilder};
+
+/// How long a connection is kept for the next request. That is less than a try of a request takes at most: if all
+/// connections have died in silence, the second try is not made on another one of them.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Which cluster, and what its pods consist of beside the user's container.
 #[derive(Clone, Debug)]
@@ -32,6 +37,10 @@ pub struct KubeOptions {
     pub port_forward: bool,
     /// How long requests are tried again while the API server is out of reach or overloaded.
     pub patience: Duration,
+    /// How long a pod may wait for the room that other pods of this process take up.
+    pub max_wait: Duration,
+    /// Where requests to the API server are counted.
+    pub metrics: Arc<Metrics>,
     /// The image of the result server.
     pub server_image: String,
     /// The port of the result server.
@@ -50,12 +59,26 @@ impl Default for KubeOptions {
             context: None,
             port_forward: false,
             patience: Duration::from_secs(30),
+            max_wait: Duration::from_secs(30 * 60),
+            metrics: Arc::default(),
             server_image: "halverneus/static-file-server:v1.8.10".into(),
             server_port: 8917,
             server_cpu: pair("10m", "100m"),
             server_memory: pair("16Mi", "64Mi"),
         }
     }
+}
+
+/// Where the address of a cluster and the credentials for it come from. It holds no secrets.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Source {
+    /// `the kubeconfig FILE`, or `the service account`.
+    pub origin: String,
+    /// The context in the kubeconfig.
+    pub context: Option<String>,
+    /// The context's name for the user, which need not be the cluster's.
+    pub user: Option<String>,
 }
 
 /// Why there is no cluster to talk to.
@@ -89,13 +112,10 @@ impl KubePods {
     /// # Errors
     /// There is none, or not as asked for.
     pub async fn connect(options: KubeOptions) -> Result<Self, ConnectError> {
-        let (config, origin) = config(&options).await?;
-        let route = if matches!(origin, Origin::ServiceAccount) && !options.port_forward {
-            Route::PodIp
-        } else {
-            Route::PortForward
-        };
-        Self::with_config(config, origin.to_string(), route, options)
+        let (config, source) = config(&options).await?;
+        let is_kubeconfig = source.context.is_some();
+        let route = if is_kubeconfig || options.port_forward { Route::PortForward } else { Route::PodIp };
+        Self::with_config(config, source, route, options)
     }
 
     /// The cluster, with pods reached by their own addresses. For programs that know these to be routed, as from a
@@ -104,20 +124,32 @@ impl KubePods {
     /// # Errors
     /// There is no cluster, or not as asked for.
     pub async fn connect_by_pod_ip(options: KubeOptions) -> Result<Self, ConnectError> {
-        let (config, origin) = config(&options).await?;
-        Self::with_config(config, origin.to_string(), Route::PodIp, options)
+        let (config, source) = config(&options).await?;
+        Self::with_config(config, source, Route::PodIp, options)
     }
 
-    fn with_config(config: Config, origin: String, route: Route, options: KubeOptions) -> Result<Self, ConnectError> {
-        let server = Arc::new(ApiServer::new(config.cluster_url.to_string(), options.patience));
-        let client = client(config).map_err(|error| ConnectError::Kubeconfig { origin, why: chain(&error) })?;
+    fn with_config(config: Config, source: Source, route: Route, options: KubeOptions) -> Result<Self, ConnectError> {
+        let server =
+            Arc::new(ApiServer::new(config.cluster_url.to_string(), options.patience, options.metrics.clone()));
+        let program = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
+        let client = client(config, server.clone()).map_err(|error| {
+            let why = match (&error, program) {
+                // The error does not name it.
+                (kube::Error::Auth(_), Some(program)) => format!("{program}, for credentials: {}", chain(&error)),
+                _ => chain(&error),
+            };
+            ConnectError::Kubeconfig { origin: source.origin.clone(), why }
+        })?;
         Ok(KubePods {
             inner: Arc::new(Inner {
                 watch: Watch::new(client.clone(), server.clone()),
                 client,
                 server,
+                source,
                 options,
                 route,
+                room: Room::default(),
+                restricted: Mutex::default(),
                 tasks: TaskTracker::new(),
                 runtime: Handle::current(),
             }),
@@ -127,7 +159,7 @@ impl KubePods {
 
 /// What kube-rs would build, but with connections that send small requests at once: with Nagle's algorithm, the first
 /// request of each waits 40 ms for the server to acknowledge the end of the TLS handshake.
-fn client(mut config: Config) -> kube::Result<Client> {
+fn client(mut config: Config, server: Arc<ApiServer>) -> kube::Result<Client> {
     config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("hops-k8s/", env!("CARGO_PKG_VERSION")))));
     if config.proxy_url.is_some() {
         return Client::try_from(config);
@@ -139,18 +171,26 @@ fn client(mut config: Config) -> kube::Result<Client> {
     let connector = config.rustls_https_connector_with_connector(connector)?;
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        .layer(RetryLayer::new(RetryPolicy::server_retry()))
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
+        .map_response(move |response| {
+            server.heed(&response);
+            response
+        })
         .map_err(BoxError::from)
-        .service(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector));
+        .service(
+            hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE)
+                .build(connector),
+        );
     Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
 /// Where the configuration comes from.
 enum Origin {
     File(PathBuf),
-    Environment,
+    Environment(OsString),
     Home,
     ServiceAccount,
 }
@@ -159,19 +199,18 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::File(path) => write!(f, "the kubeconfig {}", path.display()),
-            Origin::Environment => f.write_str("the kubeconfig that KUBECONFIG names"),
+            Origin::Environment(paths) => write!(f, "the kubeconfig {} (from KUBECONFIG)", paths.display()),
             Origin::Home => f.write_str("the kubeconfig ~/.kube/config"),
             Origin::ServiceAccount => f.write_str("the service account"),
         }
     }
 }
 
-async fn config(options: &KubeOptions) -> Result<(Config, Origin), ConnectError> {
-    let context = KubeConfigOptions { context: options.context.clone(), ..KubeConfigOptions::default() };
+async fn config(options: &KubeOptions) -> Result<(Config, Source), ConnectError> {
     let origin = if let Some(path) = &options.kubeconfig {
         Origin::File(path.clone())
-    } else if env::var_os("KUBECONFIG").is_some_and(|paths| !paths.is_empty()) {
-        Origin::Environment
+    } else if let Some(paths) = env::var_os("KUBECONFIG").filter(|paths| !paths.is_empty()) {
+        Origin::Environment(paths)
     } else if env::home_dir().is_some_and(|home| home.join(".kube/config").exists()) {
         Origin::Home
     } else if env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
@@ -179,21 +218,21 @@ async fn config(options: &KubeOptions) -> Result<(Config, Origin), ConnectError>
     } else {
         return Err(ConnectError::None);
     };
-    let config = match &origin {
-        Origin::ServiceAccount => Config::incluster().map_err(|error| ConnectError::ServiceAccount(chain(&error)))?,
-        Origin::File(path) => match Kubeconfig::read_from(path) {
-            Ok(file) => {
-                Config::from_custom_kubeconfig(file, &context).await.map_err(|error| unusable(&origin, &error))?
-            }
-            Err(error) => return Err(unusable(&origin, &error)),
-        },
-        Origin::Environment | Origin::Home => {
-            Config::from_kubeconfig(&context).await.map_err(|error| unusable(&origin, &error))?
+    let file = match &origin {
+        Origin::ServiceAccount => {
+            let config = Config::incluster().map_err(|error| ConnectError::ServiceAccount(chain(&error)))?;
+            return Ok((config, Source { origin: origin.to_string(), context: None, user: None }));
         }
+        Origin::File(path) => Kubeconfig::read_from(path),
+        Origin::Environment(_) | Origin::Home => Kubeconfig::read(),
     };
-    Ok((config, origin))
-}
-
-fn unusable(origin: &Origin, error: &KubeconfigError) -> ConnectError {
-    ConnectError::Kubeconfig { origin: origin.to_string(), why: chain(error) }
+    let unusable = |error: KubeconfigError| ConnectError::Kubeconfig { origin: origin.to_string(), why: chain(&error) };
+    let file = file.map_err(unusable)?;
+    let context = options.context.clone().or_else(|| file.current_context.clone()).unwrap_or_default();
+    let named = file.contexts.iter().find(|named| named.name == context);
+    let user = named.and_then(|named| named.context.as_ref()?.user.clone());
+    let source = Source { origin: origin.to_string(), context: Some(context), user };
+    let choice = KubeConfigOptions { context: options.context.clone(), ..KubeConfigOptions::default() };
+    let config = Config::from_custom_kubeconfig(file, &choice).await.map_err(unusable)?;
+    Ok((config, source))
 }

@@ -1,8 +1,8 @@
 //! Reading a file from a pod's result server: over HTTP, from the pod's address or through the API server.
 
 use super::Inner;
-use super::api::{Action, Failure, backoff, chain};
-use super::watch::Subscription;
+use super::api::{self, Action, backoff, chain};
+use super::watch::{OUTAGE, Subscription};
 use crate::pods::{Error, Excess};
 use backon::Retryable;
 use http_body_util::{BodyExt, Empty};
@@ -14,9 +14,10 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// How long reading is tried again.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,6 +42,8 @@ pub(super) enum Route {
 enum Attempt {
     /// Trying again may help.
     Fault(String),
+    /// The API server on the way to the pod does not answer, which is no fault of the pod's.
+    Unreachable(String),
     /// It does not.
     Final(Error),
 }
@@ -66,13 +69,15 @@ pub(super) async fn file(
             Route::PortForward => {
                 let pods: Api<Pod> = Api::namespaced(inner.client.clone(), namespace);
                 let port = inner.options.server_port;
-                let mut forwarder = match within(ANSWER, pods.portforward(name, &[port])).await? {
-                    Ok(forwarder) => forwarder,
-                    Err(error) => {
-                        let action = Action { verb: "get", resource: "pods/portforward", namespace: namespace.into() };
-                        return Err(refused(inner, error.into(), &action));
+                let forwarder = api::within(ANSWER, pods.portforward(name, &[port])).await;
+                let mut forwarder = forwarder.map_err(|failure| {
+                    let action = Action { verb: "get", resource: "pods/portforward", namespace: namespace.into() };
+                    if failure.may_pass() {
+                        Attempt::Unreachable(failure.to_string())
+                    } else {
+                        Attempt::Final(inner.server.explain(failure, &action))
                     }
-                };
+                })?;
                 let stream = forwarder.take_stream(port).ok_or_else(|| Attempt::Fault("no stream".into()))?;
                 let content = get(stream, path, limit).await;
                 forwarder.abort();
@@ -81,19 +86,19 @@ pub(super) async fn file(
         }
     };
     let may_pass = |attempt: &Attempt| {
-        matches!(attempt, Attempt::Fault(_)) && start.elapsed() < PATIENCE && !subscription.is_out_of_reach()
+        let patience = match attempt {
+            Attempt::Fault(_) => PATIENCE,
+            Attempt::Unreachable(_) => OUTAGE,
+            Attempt::Final(_) => Duration::ZERO,
+        };
+        start.elapsed() < patience && !subscription.is_out_of_reach()
     };
     attempt.retry(backoff()).when(may_pass).await.map_err(|attempt| match attempt {
         Attempt::Final(error) => error,
-        Attempt::Fault(why) => Error::Unavailable(format!("the result server in pod {name} does not deliver: {why}")),
+        Attempt::Fault(why) | Attempt::Unreachable(why) => {
+            Error::Unavailable(format!("the result server in pod {name} does not deliver: {why}"))
+        }
     })
-}
-
-fn refused(inner: &Inner, failure: Failure, action: &Action) -> Attempt {
-    match inner.server.explain(failure, action) {
-        Error::Unavailable(why) => Attempt::Fault(why),
-        error => Attempt::Final(error),
-    }
 }
 
 async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, Attempt> {

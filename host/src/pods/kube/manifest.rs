@@ -1,7 +1,7 @@
 //! What is asked for → the Kubernetes objects to create.
 
 use super::KubeOptions;
-use crate::pods::{Error, File, PodSpec};
+use crate::pods::{Error, File, Identity, PodSpec};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -14,6 +14,8 @@ pub(super) const MAIN: &str = "main";
 pub(super) const SIDECAR: &str = "hiphops-sidecar";
 /// Selects the pods of this app.
 pub(super) const SELECTOR: &str = "hiphops-io/for=workflow-step";
+const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "hops-k8s");
+const SKIP_CLEANUP: &str = "hiphops-io/skip_cleanup";
 
 const OUTPUT_VOLUME: &str = "hiphops";
 const INPUT_VOLUME: &str = "hiphops-input";
@@ -22,8 +24,27 @@ const SERVED_DIR: &str = "/output";
 /// What a ConfigMap can hold; the API server allows no more.
 const CONFIG_MAP_BYTES: usize = 1024 * 1024;
 
+/// Whom both containers run as in a restricted namespace, so that the result server may read what the user's container
+/// wrote. Their group is that of root, as images expect that are built to run as anybody.
+const RESTRICTED_UID: i64 = 65532;
+
+/// What the pods of a namespace may be, of the Pod Security Standards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standard {
+    /// The user's container runs as its image says, and the result server reads what it writes.
+    Baseline,
+    /// Nobody runs as root.
+    Restricted,
+}
+
 /// The pod of a call.
-pub(super) fn pod(name: &str, uuid: &str, spec: &PodSpec, files: &ConfigMaps, options: &KubeOptions) -> k8s::Pod {
+pub(super) fn pod(
+    identity: &Identity,
+    spec: &PodSpec,
+    files: &ConfigMaps,
+    options: &KubeOptions,
+    standard: Standard,
+) -> k8s::Pod {
     let mut volumes = vec![k8s::Volume {
         name: OUTPUT_VOLUME.into(),
         empty_dir: Some(k8s::EmptyDirVolumeSource::default()),
@@ -36,10 +57,10 @@ pub(super) fn pod(name: &str, uuid: &str, spec: &PodSpec, files: &ConfigMaps, op
     }
     let seconds = spec.lifetime_ms.div_ceil(1000).clamp(1, i32::MAX as u64);
     k8s::Pod {
-        metadata: metadata(name, uuid, spec.keep),
+        metadata: metadata(identity.name.clone(), identity, spec.keep),
         spec: Some(k8s::PodSpec {
             // The user's container first: the node starts them in this order.
-            containers: vec![main(spec, mounts), sidecar(options)],
+            containers: vec![main(spec, mounts, standard), sidecar(options, standard)],
             volumes: Some(volumes),
             restart_policy: Some("Never".into()),
             active_deadline_seconds: i64::try_from(seconds).ok(),
@@ -56,7 +77,7 @@ pub(super) fn pod(name: &str, uuid: &str, spec: &PodSpec, files: &ConfigMaps, op
     }
 }
 
-fn main(spec: &PodSpec, mounts: Vec<k8s::VolumeMount>) -> k8s::Container {
+fn main(spec: &PodSpec, mounts: Vec<k8s::VolumeMount>, standard: Standard) -> k8s::Container {
     // Kubernetes merges entries of one name by keeping the last, but warns about them.
     let env: BTreeMap<&str, &str> = spec.env.iter().map(|(name, value)| (&**name, &**value)).collect();
     k8s::Container {
@@ -69,13 +90,40 @@ fn main(spec: &PodSpec, mounts: Vec<k8s::VolumeMount>) -> k8s::Container {
         volume_mounts: Some(mounts),
         // The end of a failed container's log comes with its status, at no request.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
+        security_context: (standard == Standard::Restricted).then(unprivileged),
         ..Default::default()
     }
 }
 
-/// The result server. It may read files of every owner, and nothing else that a process without rights may not.
-fn sidecar(options: &KubeOptions) -> k8s::Container {
+/// What the restricted standard asks of a container.
+fn unprivileged() -> k8s::SecurityContext {
+    k8s::SecurityContext {
+        run_as_user: Some(RESTRICTED_UID),
+        run_as_non_root: Some(true),
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(k8s::Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+        seccomp_profile: Some(k8s::SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+        ..Default::default()
+    }
+}
+
+/// The result server. It may read files of every owner, or of its own where the standard says so, and nothing else that
+/// a process without rights may not.
+fn sidecar(options: &KubeOptions, standard: Standard) -> k8s::Container {
     let (cpu, memory) = (&options.server_cpu, &options.server_memory);
+    let reader = match standard {
+        Standard::Restricted => unprivileged(),
+        Standard::Baseline => k8s::SecurityContext {
+            run_as_user: Some(0),
+            run_as_non_root: None,
+            capabilities: Some(k8s::Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                // To read what the user's container wrote as whoever it runs as, with whatever mode.
+                add: Some(vec!["DAC_OVERRIDE".into()]),
+            }),
+            ..unprivileged()
+        },
+    };
     k8s::Container {
         name: SIDECAR.into(),
         image: Some(options.server_image.clone()),
@@ -92,18 +140,7 @@ fn sidecar(options: &KubeOptions) -> k8s::Container {
         }]),
         resources: Some(resources((&cpu.0, &cpu.1), (&memory.0, &memory.1))),
         volume_mounts: Some(vec![mount(OUTPUT_VOLUME, SERVED_DIR, true)]),
-        security_context: Some(k8s::SecurityContext {
-            run_as_user: Some(0),
-            read_only_root_filesystem: Some(true),
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(k8s::Capabilities {
-                drop: Some(vec!["ALL".into()]),
-                // To read what the user's container wrote as whoever it runs as, with whatever mode.
-                add: Some(vec!["DAC_OVERRIDE".into()]),
-            }),
-            seccomp_profile: Some(k8s::SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
-            ..Default::default()
-        }),
+        security_context: Some(k8s::SecurityContext { read_only_root_filesystem: Some(true), ..reader }),
         ..Default::default()
     }
 }
@@ -111,6 +148,9 @@ fn sidecar(options: &KubeOptions) -> k8s::Container {
 /// The ConfigMaps of a pod's input files: as many as their sizes need, behind one volume.
 pub(super) struct ConfigMaps<'a> {
     pod: String,
+    /// What their names begin with. A pod that is made anew under its old name must not meet the ConfigMaps of the old
+    /// one, which the cluster is still about to delete.
+    prefix: String,
     /// The files of each.
     maps: Vec<Vec<&'a File>>,
 }
@@ -136,11 +176,23 @@ impl<'a> ConfigMaps<'a> {
                 None => maps.push((size, vec![file])),
             }
         }
-        Ok(ConfigMaps { pod: pod.into(), maps: maps.into_iter().map(|(_, files)| files).collect() })
+        let nonce: String = uuid::Uuid::new_v4().simple().to_string().chars().take(8).collect();
+        let maps = maps.into_iter().map(|(_, files)| files).collect();
+        Ok(ConfigMaps { pod: pod.into(), prefix: format!("{pod}-{nonce}"), maps })
+    }
+
+    /// Takes the names that a pod which exists already knows its ConfigMaps by.
+    pub(super) fn rename(&mut self, pod: &k8s::Pod) {
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let mut sources = volumes.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()?.first());
+        let first = sources.find_map(|source| source.config_map.as_ref());
+        if let Some(prefix) = first.and_then(|map| map.name.strip_suffix("-0")) {
+            self.prefix = prefix.into();
+        }
     }
 
     fn name(&self, index: usize) -> String {
-        format!("{}-{index}", self.pod)
+        format!("{}-{index}", self.prefix)
     }
 
     fn volume(&self) -> Option<k8s::Volume> {
@@ -169,7 +221,7 @@ impl<'a> ConfigMaps<'a> {
     }
 
     /// The objects, owned by the pod with this uid.
-    pub(super) fn manifests(&self, uuid: &str, pod_uid: &str) -> impl Iterator<Item = k8s::ConfigMap> {
+    pub(super) fn manifests(&self, identity: &Identity, pod_uid: &str) -> impl Iterator<Item = k8s::ConfigMap> {
         self.maps.iter().enumerate().map(move |(index, files)| {
             let mut map = k8s::ConfigMap {
                 metadata: ObjectMeta {
@@ -181,7 +233,7 @@ impl<'a> ConfigMaps<'a> {
                         controller: None,
                         block_owner_deletion: None,
                     }]),
-                    ..metadata(&self.name(index), uuid, false)
+                    ..metadata(self.name(index), identity, false)
                 },
                 immutable: Some(true),
                 ..Default::default()
@@ -212,17 +264,30 @@ fn readable(content: &[u8]) -> Option<&str> {
     (!text.contains(|c: char| c.is_ascii_control() && !c.is_ascii_whitespace())).then_some(text)
 }
 
-fn metadata(name: &str, uuid: &str, keep: bool) -> ObjectMeta {
-    let labels = [
-        ("app.kubernetes.io/managed-by", "hops-k8s"),
-        ("hiphops-io/for", "workflow-step"),
-        ("hiphops-io/sequence_id", uuid),
-        ("hiphops-io/skip_cleanup", if keep { "true" } else { "false" }),
-        ("hiphops-io/uuid", uuid),
-    ];
+/// Whether a pod has this identity.
+pub(super) fn is_of(pod: &k8s::Pod, identity: &Identity) -> bool {
+    let has = |all: &Option<BTreeMap<String, String>>, some: &BTreeMap<String, String>| {
+        some.iter().all(|(name, value)| all.as_ref().and_then(|all| all.get(name)) == Some(value))
+    };
+    has(&pod.metadata.labels, &identity.labels) && has(&pod.metadata.annotations, &identity.annotations)
+}
+
+/// Selects our pods with these labels, but for those that their calls asked to keep.
+pub(super) fn selector(labels: &BTreeMap<String, String>) -> String {
+    let labels = labels.iter().map(|(name, value)| (&**name, &**value));
+    let all: Vec<String> =
+        [MANAGED_BY, (SKIP_CLEANUP, "false")].into_iter().chain(labels).map(|(n, v)| format!("{n}={v}")).collect();
+    all.join(",")
+}
+
+fn metadata(name: String, identity: &Identity, keep: bool) -> ObjectMeta {
+    let labels = [MANAGED_BY, ("hiphops-io/for", "workflow-step"), (SKIP_CLEANUP, if keep { "true" } else { "false" })];
+    let mut all = identity.labels.clone();
+    all.extend(labels.map(|(name, value)| (name.into(), value.into())));
     ObjectMeta {
-        name: Some(name.into()),
-        labels: Some(labels.map(|(name, value)| (name.into(), value.into())).into()),
+        name: Some(name),
+        labels: Some(all),
+        annotations: (!identity.annotations.is_empty()).then(|| identity.annotations.clone()),
         ..Default::default()
     }
 }

@@ -11,6 +11,21 @@ pub(super) struct Snapshot {
     pub status: PodStatus,
     /// The pod's address.
     pub ip: Option<String>,
+    /// Whether it has a node.
+    pub placement: Placement,
+}
+
+/// Where a pod is on its way to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// The scheduler has not looked at it.
+    Open,
+    /// It would fit if other pods were not there.
+    NoRoom,
+    /// It takes up room on its node.
+    Node,
+    /// It waits for something else than room, or is over.
+    Apart,
 }
 
 impl Snapshot {
@@ -38,15 +53,39 @@ impl Snapshot {
                 cause: status.map_or_else(|| cause(&None, &None), |status| cause(&status.reason, &status.message)),
                 unschedulable: condition("PodScheduled", "False")
                     .map(|condition| condition.message.clone().unwrap_or_default()),
+                waits_for_room: false,
                 disruption: condition("DisruptionTarget", "True")
                     .map(|condition| cause(&condition.reason, &condition.message)),
                 deleted: deleted || pod.metadata.deletion_timestamp.is_some(),
                 main: container(MAIN),
                 sidecar: Some(container(SIDECAR)),
             },
+            placement: placement(pod, condition("PodScheduled", "False"), deleted),
             ip: status.and_then(|status| status.pod_ip.clone()),
         }
     }
+}
+
+fn placement(pod: &k8s::Pod, refusal: Option<&k8s::PodCondition>, deleted: bool) -> Placement {
+    let is_over =
+        pod.status.as_ref().is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")));
+    let has_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    match refusal.and_then(|condition| condition.message.as_deref()) {
+        _ if deleted || is_over => Placement::Apart,
+        _ if has_node => Placement::Node,
+        None => Placement::Open,
+        Some(words) if is_about_room(words) => Placement::NoRoom,
+        Some(_) => Placement::Apart,
+    }
+}
+
+/// Whether these words of the scheduler's mean that the pod would fit if other pods were not there:
+/// `0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims found for
+/// incoming pod.` Where nodes are too small even when empty, it says that preemption is not helpful.
+fn is_about_room(words: &str) -> bool {
+    let (filters, preemption) = words.split_once("preemption:").unwrap_or((words, ""));
+    (filters.contains("Insufficient ") || filters.contains("Too many pods"))
+        && (preemption.contains("victims") || !preemption.contains("not helpful"))
 }
 
 fn state(state: &k8s::ContainerState) -> ContainerState {

@@ -1,25 +1,33 @@
 //! One watch for all calls: events come in once and go to the call whose pod they are about.
 
-use super::api::{Action, ApiServer, Failure, backoff};
+use super::api::{Action, ApiServer, Failure, REQUEST, backoff, within};
 use super::manifest::SELECTOR;
-use super::status::Snapshot;
+use super::room::Claim;
+use super::status::{Placement, Snapshot};
 use crate::pods::{ContainerState, Error, PodStatus};
+use backon::BackoffBuilder;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::watcher::{self, Event, ExponentialBackoff};
-use kube::runtime::{WatchStreamExt, watcher as watch_pods};
+use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long calls go on without hearing of their pods before they give up.
-const OUTAGE: Duration = Duration::from_secs(5 * 60);
-/// How long the API server keeps a watch open. A connection that died in silence is found out after as long.
-const WATCH_SECONDS: u32 = 60;
+pub(super) const OUTAGE: Duration = Duration::from_secs(5 * 60);
+/// How long the API server keeps a watch open.
+const WATCH_SECONDS: u32 = 25;
+/// A watch that says nothing for as long, not even that it has ended, is on a connection that died in silence.
+const SILENCE: Duration = Duration::from_secs(30);
+/// A watch that held for as long has not failed: the next one may follow at once.
+const HELD: Duration = Duration::from_secs(5);
+/// How many pods are listed at a time.
+const PAGE: u32 = 500;
 
 /// The watch of a cluster. It starts with the first subscription and ends with the value.
 pub(super) struct Watch {
@@ -37,6 +45,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     pods: HashMap<PodKey, Entry>,
+    /// What pods take up whose calls are over, until they are gone.
+    leaving: HashMap<PodKey, Claim>,
     watched: Watched,
 }
 
@@ -56,11 +66,31 @@ struct PodKey {
     name: String,
 }
 
+impl PodKey {
+    fn of(pod: &Pod) -> Option<Self> {
+        Some(PodKey { namespace: pod.metadata.namespace.clone()?, name: pod.metadata.name.clone()? })
+    }
+}
+
 /// A pod that a call waits for.
 struct Entry {
     sender: watch::Sender<Option<Result<Snapshot, Error>>>,
     /// Since when the pod is known to exist.
     exists: Option<Instant>,
+    /// Which pod it is, once that is known: its name may have been another's.
+    uid: Option<String>,
+    /// Which pod was heard of last, and how new that was.
+    last: Option<(String, u64)>,
+    claim: Claim,
+    is_leaving: bool,
+}
+
+/// How far a watch has come.
+struct Position {
+    /// What came after this is not known yet; none if nothing is.
+    version: Option<String>,
+    /// When something was heard.
+    heard: Instant,
 }
 
 /// What a call hears of its pod.
@@ -68,6 +98,10 @@ pub(super) struct Subscription {
     shared: Arc<Shared>,
     key: PodKey,
     receiver: watch::Receiver<Option<Result<Snapshot, Error>>>,
+    /// The number of pods of ours that hold room.
+    holding: watch::Receiver<usize>,
+    /// Until when the pod may wait for theirs.
+    wait_until: Instant,
 }
 
 impl Watch {
@@ -79,12 +113,13 @@ impl Watch {
         }
     }
 
-    /// Listens for a pod that may not exist yet.
-    pub(super) fn subscribe(&self, namespace: &str, name: &str) -> Subscription {
+    /// Listens for a pod that may not exist yet. It may wait for the room of others of ours until `wait_until`.
+    pub(super) fn subscribe(&self, namespace: &str, name: &str, claim: Claim, wait_until: Instant) -> Subscription {
         let key = PodKey { namespace: namespace.into(), name: name.into() };
         let (sender, receiver) = watch::channel(None);
+        let holding = claim.room().holding();
         let mut state = self.shared.state();
-        state.pods.insert(key.clone(), Entry { sender, exists: None });
+        state.pods.insert(key.clone(), Entry { sender, exists: None, uid: None, last: None, claim, is_leaving: false });
         match &mut state.watched {
             Watched::Cluster => {}
             Watched::Nothing => {
@@ -97,7 +132,15 @@ impl Watch {
                 }
             }
         }
-        Subscription { shared: self.shared.clone(), key, receiver }
+        Subscription { shared: self.shared.clone(), key, receiver, holding, wait_until }
+    }
+
+    /// The namespaces that are watched one by one; none where the whole cluster is.
+    pub(super) fn namespaces(&self) -> Vec<String> {
+        match &self.shared.state().watched {
+            Watched::Namespaces(namespaces) => namespaces.iter().cloned().collect(),
+            Watched::Nothing | Watched::Cluster => vec![],
+        }
     }
 }
 
@@ -118,58 +161,98 @@ impl Shared {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
-        let config = watcher::Config::default().labels(SELECTOR).timeout(WATCH_SECONDS);
-        let mut events = pin!(watch_pods(pods, config).backoff(ExponentialBackoff::from(backoff())));
-        let mut listing = Listing::default();
-        let mut outage: Option<Instant> = None;
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
-                    outage = None;
-                    self.apply(event, &mut listing, namespace.as_deref());
-                }
-                Err(error) => {
-                    let failure = failure(error);
+        let mut position = Position { version: None, heard: Instant::now() };
+        let mut pauses = backoff().build();
+        loop {
+            let start = Instant::now();
+            match self.follow(&pods, &mut position, namespace.as_deref()).await {
+                Ok(()) => position.heard = Instant::now(),
+                Err(failure) => {
                     tracing::debug!(?namespace, %failure, "watch interrupted");
-                    if failure.is("Forbidden") {
+                    if failure.has_code(403) {
                         return self.forbidden(failure, namespace);
                     }
-                    if outage.get_or_insert_with(Instant::now).elapsed() > OUTAGE {
+                    // Credentials that were revoked do not come back.
+                    let patience = if failure.has_code(401) { self.server.patience() } else { OUTAGE };
+                    if position.heard.elapsed() > patience {
                         self.fail(failure, namespace.as_deref());
                     }
                 }
             }
+            if start.elapsed() > HELD {
+                pauses = backoff().build();
+                continue;
+            }
+            // Even if nothing went wrong: a server that ends each watch at once is not to be asked at full speed.
+            sleep(self.server.pause(pauses.next().unwrap_or(HELD))).await;
         }
     }
 
-    fn apply(&self, event: Event<Pod>, listing: &mut Listing, namespace: Option<&str>) {
-        let mut state = self.state();
-        match event {
-            Event::Init => *listing = Listing { since: Some(Instant::now()), seen: HashSet::new() },
-            Event::InitApply(pod) => {
-                if let Some(key) = state.tell(&pod, false) {
-                    listing.seen.insert(key);
+    /// Goes on from a position, or with none from a list, to the end of one watch.
+    async fn follow(&self, pods: &Api<Pod>, position: &mut Position, namespace: Option<&str>) -> Result<(), Failure> {
+        let version = match &position.version {
+            Some(version) => version.clone(),
+            None => {
+                let version = self.list(pods, namespace).await?;
+                position.heard = Instant::now();
+                position.version.insert(version).clone()
+            }
+        };
+        let params = WatchParams::default().labels(SELECTOR).timeout(WATCH_SECONDS);
+        let events = within(REQUEST, pods.watch(&params, &version)).await.inspect_err(|failure| {
+            // The position is too old, or never was one.
+            if failure.has_code(410) || failure.has_code(400) {
+                position.version = None;
+            }
+        })?;
+        let mut events = pin!(events);
+        loop {
+            position.heard = Instant::now();
+            let silent = |_| Failure::unreachable(format!("the watch says nothing for {} s", SILENCE.as_secs()));
+            let version = match timeout(SILENCE, events.next()).await.map_err(silent)? {
+                None => return Ok(()),
+                Some(Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod))) => {
+                    self.state().tell(&pod, false);
+                    pod.metadata.resource_version
                 }
-            }
-            Event::InitDone => {
-                // Pods that existed when the list was asked for and are not in it are gone.
-                for (key, entry) in &state.pods {
-                    let covered = namespace.is_none_or(|namespace| namespace == key.namespace);
-                    let existed = entry.exists.zip(listing.since).is_some_and(|(exists, since)| exists < since);
-                    if covered && existed && !listing.seen.contains(key) {
-                        entry.sender.send_modify(|last| match last {
-                            Some(Ok(snapshot)) => snapshot.status.deleted = true,
-                            _ => *last = Some(Ok(Snapshot::of(&Pod::default(), true))),
-                        });
-                    }
+                Some(Ok(WatchEvent::Deleted(pod))) => {
+                    self.state().tell(&pod, true);
+                    pod.metadata.resource_version
                 }
-                *listing = Listing::default();
-            }
-            Event::Apply(pod) => {
-                state.tell(&pod, false);
-            }
-            Event::Delete(pod) => {
-                state.tell(&pod, true);
+                Some(Ok(WatchEvent::Bookmark(bookmark))) => Some(bookmark.metadata.resource_version),
+                // The connection broke, and what it had said is good.
+                Some(Err(error @ kube::Error::ReadEvents(_))) => return Err(error.into()),
+                Some(Ok(WatchEvent::Error(status))) => {
+                    position.version = None;
+                    return Err(status.into());
+                }
+                Some(Err(error)) => {
+                    position.version = None;
+                    return Err(error.into());
+                }
+            };
+            position.version = version;
+        }
+    }
+
+    /// Tells the calls how their pods are. Gives the position from which to watch on.
+    async fn list(&self, pods: &Api<Pod>, namespace: Option<&str>) -> Result<String, Failure> {
+        let since = Instant::now();
+        let (mut seen, mut listed) = (HashSet::new(), HashSet::new());
+        let mut params = ListParams::default().labels(SELECTOR).limit(PAGE);
+        loop {
+            let page = within(REQUEST, pods.list(&params)).await?;
+            let mut state = self.state();
+            seen.extend(page.items.iter().filter_map(|pod| state.tell(pod, false)));
+            listed.extend(page.items.iter().filter_map(PodKey::of));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => {
+                    state.miss(namespace, since, &seen);
+                    state.leaving.retain(|key, _| !covers(namespace, key) || listed.contains(key));
+                    let version = page.metadata.resource_version;
+                    return version.ok_or_else(|| Failure::unreachable("its list of pods has no version".into()));
+                }
             }
         }
     }
@@ -208,53 +291,102 @@ impl Shared {
     }
 }
 
+/// Whether a watch of this namespace, or with none of the cluster, tells of a pod.
+fn covers(namespace: Option<&str>, key: &PodKey) -> bool {
+    namespace.is_none_or(|namespace| namespace == key.namespace)
+}
+
 impl State {
     /// Tells the call that waits for this pod. Gives the pod's key if there is one.
     fn tell(&mut self, pod: &Pod, deleted: bool) -> Option<PodKey> {
-        let key = PodKey { namespace: pod.metadata.namespace.clone()?, name: pod.metadata.name.clone()? };
+        let key = PodKey::of(pod)?;
+        if deleted {
+            self.leaving.remove(&key);
+        }
         let entry = self.pods.get_mut(&key)?;
-        entry.exists.get_or_insert_with(Instant::now);
-        entry.sender.send_replace(Some(Ok(Snapshot::of(pod, deleted))));
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if entry.uid.as_ref().is_some_and(|known| *known != uid) {
+            return None;
+        }
+        let version = pod.metadata.resource_version.as_ref().and_then(|version| version.parse().ok());
+        let last = entry.last.as_ref().filter(|(known, _)| *known == uid).map(|(_, version)| *version);
+        // What comes a second time, or late, must not take a call back.
+        let is_old = version.zip(last).is_some_and(|(version, last)| version <= last);
+        if deleted || !is_old {
+            entry.exists.get_or_insert_with(Instant::now);
+            entry.last = version.map(|version| (uid, version));
+            let snapshot = Snapshot::of(pod, deleted);
+            entry.claim.created();
+            entry.claim.place(snapshot.placement);
+            entry.sender.send_replace(Some(Ok(snapshot)));
+        }
         Some(key)
     }
-}
 
-/// A list of pods that is being received.
-#[derive(Default)]
-struct Listing {
-    since: Option<Instant>,
-    seen: HashSet<PodKey>,
-}
-
-fn failure(error: watcher::Error) -> Failure {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => error.into(),
-        watcher::Error::WatchError(status) => Failure::Status(status),
-        error @ watcher::Error::NoResourceVersion => {
-            Failure::Unreachable { why: error.to_string(), may_have_arrived: true }
+    /// Tells the calls of which the pods existed at a time and are not in the list of after it that they are gone.
+    fn miss(&mut self, namespace: Option<&str>, since: Instant, seen: &HashSet<PodKey>) {
+        for (key, entry) in &self.pods {
+            let existed = entry.exists.is_some_and(|exists| exists < since);
+            if covers(namespace, key) && existed && !seen.contains(key) {
+                entry.sender.send_modify(|last| match last {
+                    Some(Ok(snapshot)) => snapshot.status.deleted = true,
+                    _ => *last = Some(Ok(Snapshot::of(&Pod::default(), true))),
+                });
+            }
         }
     }
 }
 
 impl Subscription {
-    /// To be told when the pod was created.
-    pub(super) fn created(&self) {
-        if let Some(entry) = self.shared.state().pods.get_mut(&self.key) {
-            entry.exists.get_or_insert_with(Instant::now);
+    /// To be told that the pod is being deleted, for it takes up room until it is gone.
+    pub(super) fn leaves(&self) {
+        if let Some(entry) = self.entry(&mut self.shared.state()) {
+            entry.is_leaving = true;
         }
+    }
+
+    /// Whether the namespace's quota may be used up by pods of ours, so that it is worth waiting.
+    pub(super) fn awaits_quota(&self) -> bool {
+        self.entry(&mut self.shared.state()).is_some_and(|entry| entry.claim.awaits_quota())
+    }
+
+    /// To be told which pod it is. Of one that has come to rest before, the watch says nothing any more.
+    pub(super) fn found(&self, pod: &Pod) {
+        let mut state = self.shared.state();
+        let Some(entry) = self.entry(&mut state) else { return };
+        entry.uid = pod.metadata.uid.clone();
+        // That nothing will be heard of it is the later news.
+        if !matches!(&*entry.sender.borrow(), Some(Err(_))) {
+            state.tell(pod, false);
+        }
+    }
+
+    /// None if a later call of the same pod has taken its place.
+    fn entry<'a>(&self, state: &'a mut State) -> Option<&'a mut Entry> {
+        let entry = state.pods.get_mut(&self.key)?;
+        entry.sender.subscribe().same_channel(&self.receiver).then_some(entry)
     }
 
     /// The latest status that was not returned yet, as soon as there is one.
     pub(super) async fn changed(&mut self) -> Result<PodStatus, Error> {
-        let ended = || Error::Other("the watch has ended".into());
+        let ended = |_| Error::Other("the watch has ended".into());
         loop {
-            self.receiver.changed().await.map_err(|_| ended())?;
+            let is_waiting = self.lacks_room() && Instant::now() < self.wait_until;
+            tokio::select! {
+                changed = self.receiver.changed() => changed.map_err(ended)?,
+                changed = self.holding.changed(), if is_waiting => changed.map_err(ended)?,
+                () = sleep_until(self.wait_until), if is_waiting => {}
+            }
+            let waits_for_room =
+                self.lacks_room() && *self.holding.borrow_and_update() > 0 && Instant::now() < self.wait_until;
             if let Some(news) = self.receiver.borrow_and_update().clone() {
-                return news.map(|snapshot| snapshot.status);
+                return news.map(|snapshot| PodStatus { waits_for_room, ..snapshot.status });
             }
         }
+    }
+
+    fn lacks_room(&self) -> bool {
+        matches!(&*self.receiver.borrow(), Some(Ok(snapshot)) if snapshot.placement == Placement::NoRoom)
     }
 
     /// The pod's address, once it has one.
@@ -276,6 +408,13 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.shared.state().pods.remove(&self.key);
+        let mut state = self.shared.state();
+        if self.entry(&mut state).is_some()
+            && let Some(entry) = state.pods.remove(&self.key)
+            && entry.is_leaving
+            && entry.claim.holds_room()
+        {
+            state.leaving.insert(self.key.clone(), entry.claim);
+        }
     }
 }

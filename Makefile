@@ -1,0 +1,58 @@
+# Everyday commands. CARGO_FLAGS goes to builds and tests, TEST_FLAGS to the cluster and engine tests.
+
+TARGET := wasm32-unknown-unknown
+CLUSTER_TESTS := --workspace --test cluster --test command --test load
+FUZZ_SECONDS := 600
+
+.PHONY: help run test fuzz cluster-test engine-test soak bench cluster-bench engine-bench fmt lint deny setup
+
+help: ## Show this
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+run: setup ## Run the document's example as a process of this machine
+	cargo build --workspace --bin hops
+	"$${CARGO_TARGET_DIR:-target}/debug/hops" run --local=process tests/example.hops
+
+test: setup ## Run all tests that need no cluster
+	cargo test --workspace $(CARGO_FLAGS)
+	@echo
+	@echo "skipped: $$(cargo test --quiet $(CLUSTER_TESTS) -- --ignored --list | grep -c ': test$$') cluster tests;" \
+	  "'make cluster-test' runs them on the cluster in KUBECONFIG"
+	@echo "skipped: $$(cargo test --quiet --workspace --test engine -- --ignored --list | grep -c ': test$$') engine tests;" \
+	  "'make engine-test' runs them on the Docker or Podman in DOCKER_HOST"
+
+fuzz: setup ## Run the properties on random texts, statuses and files for FUZZ_SECONDS
+	end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); while [ $$(date +%s) -lt $$end ]; do \
+	  PROPTEST_CASES=2000 cargo test --workspace --lib --bins --test fuzz $(CARGO_FLAGS) || exit 1; done
+
+cluster-test: setup ## Run the tests on the cluster in KUBECONFIG, in namespaces of their own
+	cargo test $(CLUSTER_TESTS) $(CARGO_FLAGS) -- --include-ignored --test-threads 8 $(TEST_FLAGS)
+
+engine-test: setup ## Run the tests on the Docker or Podman in DOCKER_HOST, or on the usual sockets
+	cargo test --workspace --test engine $(CARGO_FLAGS) -- --include-ignored --test-threads 4 $(TEST_FLAGS)
+
+soak: setup ## Play the scenarios with a faulty API server 200 times, until one fails
+	for i in $$(seq 200); do cargo test --quiet --workspace --test faults -- --test-threads 8 || exit 1; done
+
+bench: setup ## Print the component's size, the time of instantiate + call, and a worker's memory
+	cargo bench --workspace --bench plugin --bench worker
+
+cluster-bench: setup ## Time calls on the cluster in KUBECONFIG beside bare pods
+	cargo bench --workspace --bench cluster
+
+engine-bench: setup ## Time calls on the Docker or Podman in DOCKER_HOST beside `docker run`
+	cargo bench --workspace --bench engine
+
+fmt: ## Format the sources
+	cargo fmt --all
+
+lint: setup ## Check formatting and run clippy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+deny: ## Check dependencies for advisories, licenses and sources (needs cargo-deny)
+	cargo deny check
+
+setup:
+	@command -v cargo >/dev/null || { echo "Rust is missing: install it as https://rustup.rs says" >&2; exit 1; }
+	@test -d "$$(rustc --print target-libdir --target $(TARGET))" || rustup target add $(TARGET)

@@ -1,0 +1,71 @@
+//! Where calls run.
+
+use super::interrupt::Interrupt;
+use super::{Failure, Global, Status};
+use clap::ValueEnum;
+use hops_k8s::pods::Pods;
+use hops_k8s::pods::engine::{EngineError, EngineOptions, EnginePods};
+use hops_k8s::pods::kube::KubePods;
+#[cfg(target_os = "linux")]
+use hops_k8s::pods::process::{ProcessOptions, ProcessPods};
+use std::sync::Arc;
+
+/// Where calls run that need no cluster.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum Local {
+    #[value(hide = true)]
+    Auto,
+    Engine,
+    Process,
+}
+
+/// Opens the place where calls run, and says on standard error which it is if that is not plain.
+pub(super) async fn open(global: &Global, local: Option<Local>) -> Result<Arc<dyn Pods>, Failure> {
+    match local {
+        None => {
+            let pods = KubePods::connect(global.kube_options()).await.map_err(Failure::unavailable)?;
+            Ok(Arc::new(pods))
+        }
+        Some(Local::Engine) => Ok(Arc::new(engine().await.map_err(Failure::unavailable)?)),
+        Some(Local::Process) => process(global).await,
+        Some(Local::Auto) => match engine().await {
+            Ok(engine) => {
+                global.tell(format_args!("running on {}", engine.description()));
+                Ok(Arc::new(engine))
+            }
+            Err(error @ EngineError::None { .. }) => {
+                tracing::debug!(%error);
+                process(global).await
+            }
+            Err(error) => Err(Failure::unavailable(error)),
+        },
+    }
+}
+
+async fn engine() -> Result<EnginePods, EngineError> {
+    EnginePods::connect(EngineOptions::default()).await
+}
+
+#[cfg(target_os = "linux")]
+async fn process(global: &Global) -> Result<Arc<dyn Pods>, Failure> {
+    global.tell(
+        "the image is not used: calls run as processes with this machine's own programs, safe from accidents alone",
+    );
+    Ok(Arc::new(ProcessPods::new(ProcessOptions::default())))
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn process(_: &Global) -> Result<Arc<dyn Pods>, Failure> {
+    Err(Failure::unavailable("calls run as processes on Linux only; start Docker or Podman and use --local=engine"))
+}
+
+/// Waits until no pod is left. A second interrupt ends the wait.
+pub(super) async fn close(pods: &dyn Pods, interrupt: &mut Interrupt) -> Result<(), Failure> {
+    tokio::select! {
+        () = pods.drained() => Ok(()),
+        () = interrupt.next() => {
+            let message = "interrupted again: a pod may be left; its own deadline will end it".into();
+            Err(Failure { status: Status::Interrupted, message })
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Pulling images.
+
+use super::Inner;
+use crate::pods::kube::chain;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bollard::auth::DockerCredentials;
+use bollard::errors::Error as Failure;
+use bollard::models::CreateImageInfo;
+use bollard::query_parameters::CreateImageOptions;
+use futures::StreamExt;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::env;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+/// The least time between two words on the progress.
+const WORD: Duration = Duration::from_millis(300);
+/// The pauses between tries: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// Docker Hub, as `docker login` writes it down.
+const HUB: &str = "https://index.docker.io/v1/";
+
+/// Pulls an image. A failure that may pass is tried again after `trouble` was told of it; any other is the error.
+pub(super) async fn pull(
+    inner: &Inner,
+    image: &str,
+    progress: impl Fn(String),
+    trouble: impl Fn(String),
+) -> Result<(), String> {
+    let (mut pause, longest) = PAUSES;
+    // Not before each try: a state that healed for a moment would be borne for longer.
+    progress(image.to_owned());
+    loop {
+        match pull_once(inner, image, &progress).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => {
+                let (why, is_final) = judge(&failure);
+                if is_final {
+                    return Err(why);
+                }
+                trouble(why);
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = longest.min(pause * 2);
+    }
+}
+
+/// What a failure says, and whether the registry has spoken: no such image, or not for you.
+fn judge(failure: &Failure) -> (String, bool) {
+    let (code, message) = match failure {
+        Failure::DockerResponseServerError { status_code, message } => (*status_code, message.clone()),
+        Failure::DockerStreamError { error } => (0, error.clone()),
+        failure => return (chain(failure), false),
+    };
+    let words = ["not found", "denied", "unauthorized", "manifest unknown", "no matching manifest"];
+    let is_final = (400..=404).contains(&code) || words.iter().any(|word| message.contains(word));
+    (message, is_final)
+}
+
+async fn pull_once(inner: &Inner, image: &str, progress: impl Fn(String)) -> Result<(), Failure> {
+    // Without a tag, the engine would pull all there are.
+    let name = image.rsplit('/').next().unwrap_or(image);
+    let reference = if name.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") };
+    let options = CreateImageOptions { from_image: Some(reference), ..CreateImageOptions::default() };
+    let mut events = pin!(inner.docker.create_image(Some(options), None, credentials(image)));
+    let mut layers: HashMap<String, (i64, i64)> = HashMap::new();
+    let mut told = Instant::now();
+    while let Some(event) = events.next().await {
+        let CreateImageInfo { id: Some(id), status, progress_detail, .. } = event? else { continue };
+        let detail = progress_detail.unwrap_or_default();
+        match (status.as_deref(), detail.current, detail.total) {
+            (Some("Downloading"), Some(current), Some(total)) => {
+                layers.insert(id, (current, total));
+            }
+            (Some("Download complete"), ..) => {
+                layers.entry(id).and_modify(|(current, total)| *current = *total);
+            }
+            _ => {}
+        }
+        if told.elapsed() >= WORD && !layers.is_empty() {
+            told = Instant::now();
+            let (current, total) = layers.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1));
+            progress(format!("{image} {} of {} MB", current / 1_000_000, total / 1_000_000));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    auths: HashMap<String, Auth>,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    #[serde(default)]
+    auth: String,
+    identitytoken: Option<String>,
+}
+
+/// The credentials that `docker login` wrote down for the image's registry.
+fn credentials(image: &str) -> Option<DockerCredentials> {
+    let dir = env::var_os("DOCKER_CONFIG").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".docker")))?;
+    let config = std::fs::read(dir.join("config.json")).ok()?;
+    credentials_in(&config, registry(image))
+}
+
+fn credentials_in(config: &[u8], registry: &str) -> Option<DockerCredentials> {
+    let config: Config = serde_json::from_slice(config).ok()?;
+    let auth = config.auths.get(registry)?;
+    let plain = String::from_utf8(BASE64_STANDARD.decode(&auth.auth).ok()?).ok()?;
+    let (username, password) = plain.split_once(':')?;
+    Some(DockerCredentials {
+        username: Some(username.to_owned()),
+        password: Some(password.to_owned()),
+        identitytoken: auth.identitytoken.clone(),
+        serveraddress: Some(registry.to_owned()),
+        ..DockerCredentials::default()
+    })
+}
+
+/// The registry of an image, as the key in Docker's configuration.
+fn registry(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((host, _)) if host == "localhost" || host.contains(['.', ':']) => match host {
+            "docker.io" | "index.docker.io" => HUB,
+            host => host,
+        },
+        _ => HUB,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("bash:5", HUB)]
+    #[case("library/bash", HUB)]
+    #[case("docker.io/library/bash", HUB)]
+    #[case("ghcr.io/a/b:1", "ghcr.io")]
+    #[case("localhost:5000/a", "localhost:5000")]
+    fn an_image_has_its_registry(#[case] image: &str, #[case] expected: &str) {
+        assert_eq!(registry(image), expected);
+    }
+
+    #[test]
+    fn credentials_are_those_of_docker_login() {
+        let config = br#"{"auths":{"ghcr.io":{"auth":"bWU6cGFzczp3b3Jk"},"other":{}},"credsStore":"desktop"}"#;
+        let found = credentials_in(config, "ghcr.io").unwrap();
+        assert_eq!((found.username.as_deref(), found.password.as_deref()), (Some("me"), Some("pass:word")));
+        assert_eq!(credentials_in(config, "other"), None);
+        assert_eq!(credentials_in(config, HUB), None);
+    }
+}

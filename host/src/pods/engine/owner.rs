@@ -1,0 +1,119 @@
+//! Whose a container is, so that what a killed process left behind is found, and nothing else.
+//!
+//! Each process holds a lock on a file of its own, which the kernel takes back whatever ends the process. The directory
+//! has an id of its own: containers of another machine or user, who lock files in another directory, bear another one.
+
+use super::{Inner, remove};
+use bollard::query_parameters::ListContainersOptions;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tempfile::NamedTempFile;
+use uuid::Uuid;
+
+/// The label with the id of the directory in which owners lock their files.
+const DIRECTORY: &str = "hiphops-io/owner-directory";
+/// The label with the id of the owner.
+const OWNER: &str = "hiphops-io/owner";
+/// The label with the time, in seconds since 1970, at which a container's life ends whatever its owner does.
+const DEADLINE: &str = "hiphops-io/deadline";
+
+/// This process, as an owner of containers.
+pub(super) struct Owner {
+    dir: PathBuf,
+    dir_id: String,
+    id: String,
+    _lock: File,
+}
+
+impl Owner {
+    /// Makes and locks a file in `dir`.
+    pub(super) fn register(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let dir_id = dir_id(dir)?;
+        let id = Uuid::new_v4().to_string();
+        let file = NamedTempFile::new_in(dir)?;
+        // Before others can see it under its name: what is there without a lock is dead.
+        file.as_file().lock()?;
+        let lock = file.persist(dir.join(&id)).map_err(|error| error.error)?;
+        Ok(Owner { dir: dir.to_owned(), dir_id, id, _lock: lock })
+    }
+
+    /// The labels of a container that may live this long.
+    pub(super) fn labels(&self, lifetime: Duration) -> [(String, String); 3] {
+        let deadline = now().saturating_add(lifetime.as_secs()).to_string();
+        [(DIRECTORY, self.dir_id.clone()), (OWNER, self.id.clone()), (DEADLINE, deadline)]
+            .map(|(name, value)| (name.to_owned(), value))
+    }
+
+    fn is_dead(&self, owner: &str) -> bool {
+        // Not any path that somebody wrote into a label.
+        if Uuid::parse_str(owner).is_err() {
+            return false;
+        }
+        match File::open(self.dir.join(owner)) {
+            Ok(file) => file.try_lock().is_ok(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    fn forget_the_dead(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            if name.to_str().is_some_and(|name| self.is_dead(name)) {
+                fs::remove_file(self.dir.join(name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.dir.join(&self.id));
+    }
+}
+
+/// The id of the directory, which goes when it goes: then no lock in it is missed.
+fn dir_id(dir: &Path) -> io::Result<String> {
+    let path = dir.join("id");
+    if !path.exists() {
+        let mut file = NamedTempFile::new_in(dir)?;
+        file.write_all(Uuid::new_v4().to_string().as_bytes())?;
+        match file.persist_noclobber(&path) {
+            Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => return Err(error.error),
+            _ => {}
+        }
+    }
+    fs::read_to_string(path)
+}
+
+fn now() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
+}
+
+/// Removes the containers whose owner is dead, or has let them live too long.
+pub(super) async fn sweep(inner: Arc<Inner>) {
+    let Some(owner) = &inner.owner else { return };
+    let filters = HashMap::from([("label".to_owned(), vec![format!("{DIRECTORY}={}", owner.dir_id)])]);
+    let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
+    let containers = match inner.docker.list_containers(Some(options)).await {
+        Ok(containers) => containers,
+        Err(error) => return tracing::warn!(%error, "left-over containers not looked for"),
+    };
+    for container in containers {
+        let (Some(id), Some(labels)) = (container.id, container.labels) else { continue };
+        let is_dead = labels.get(OWNER).is_some_and(|id| owner.is_dead(id));
+        let deadline = labels.get(DEADLINE).and_then(|deadline| deadline.parse::<u64>().ok());
+        if is_dead || deadline.is_some_and(|deadline| deadline < now()) {
+            tracing::info!(container = id, "removing a container that its process left behind");
+            remove(&inner, &id).await;
+        }
+    }
+    if let Err(error) = owner.forget_the_dead() {
+        tracing::debug!(%error, "files of dead owners not removed");
+    }
+}

@@ -1,0 +1,330 @@
+//! Pods as sandboxed processes of this machine: no cluster, no container engine, no images.
+//!
+//! The command of a pod finds the machine's own programs, read-only; its input and output directories and a `/tmp` of
+//! its own; and no other process. The network is the machine's. This guards against accidents, not against hostile
+//! code.
+//!
+//! - The parent is any program: many threads, many pods. It is all that this file is about.
+//! - Each pod has a *helper*, the program started again with one thread. It makes the pod's folder, sets its limits,
+//!   waits for its end and leaves nothing behind.
+//! - The *command* is PID 1 of namespaces of its own.
+//!
+//! The helper's standard input brings the [`Order`] and stays open as its lifeline: a byte after the order means
+//! SIGTERM, its end means kill and clean up. Whatever happens to the parent, its pods end that way.
+
+mod cgroup;
+mod folder;
+mod helper;
+mod log;
+mod sandbox;
+
+use super::limits::Limits;
+use super::{Cause, ContainerState, Error, Identity, Phase, Pod, PodSpec, PodStatus, Pods, Terminated};
+use async_trait::async_trait;
+use helper::{Order, Report};
+use log::Log;
+use std::path::{Component, Path, PathBuf};
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::Once;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+/// What a failed container's status tells of its log, as in Kubernetes.
+const MESSAGE_LINES: usize = 20;
+const MESSAGE_BYTES: usize = 2048;
+
+/// Turns this process into a helper, if it was started as one: then it never returns.
+///
+/// The program that [`ProcessOptions::helper`] names calls this first of all in `main`, before it has a second thread.
+pub fn run_if_helper() {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == helper::ARGUMENT) {
+        helper::main()
+    }
+}
+
+/// How pods are run on this machine.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ProcessOptions {
+    /// The program that is started for each pod. Its `main` has to begin with [`run_if_helper`].
+    pub helper: PathBuf,
+    /// Where pods have their folders. All users of a machine may share one, as they do the system's temporary files.
+    pub folder: PathBuf,
+}
+
+impl Default for ProcessOptions {
+    /// This program itself; the system's folder of temporary files.
+    fn default() -> Self {
+        ProcessOptions { helper: "/proc/self/exe".into(), folder: std::env::temp_dir() }
+    }
+}
+
+/// This machine, as a place where pods run. Pods can be created within a tokio runtime only.
+pub struct ProcessPods {
+    options: ProcessOptions,
+    tasks: TaskTracker,
+    sweep: Once,
+}
+
+impl ProcessPods {
+    /// Runs pods on this machine.
+    pub fn new(options: ProcessOptions) -> Self {
+        ProcessPods { options, tasks: TaskTracker::new(), sweep: Once::new() }
+    }
+
+    /// Tries whether this machine allows sandboxes. It takes some milliseconds.
+    ///
+    /// # Errors
+    /// What is missing, and how to mend it.
+    pub async fn check(&self) -> Result<(), Error> {
+        let mut pod = self.start(Order {
+            folder: self.new_folder(),
+            // A sandbox that is complete but for a program proves as much as one that runs any.
+            command: vec!["/".into()],
+            output_dir: "/output".into(),
+            lifetime_ms: 10_000,
+            ..Order::default()
+        })?;
+        pod.send(&[]).await?;
+        while !matches!(pod.changed().await?.main, ContainerState::Terminated(_)) {}
+        pod.delete().await
+    }
+
+    fn new_folder(&self) -> PathBuf {
+        self.options.folder.join(format!("{}{}", folder::PREFIX, uuid::Uuid::new_v4().simple()))
+    }
+
+    /// Starts a helper. It does nothing before it has its order.
+    fn start(&self, order: Order) -> Result<ProcessPod, Error> {
+        // What helpers that were killed themselves have left.
+        self.sweep.call_once(|| {
+            let folder = self.options.folder.clone();
+            self.tasks.spawn_blocking(move || folder::sweep(&folder));
+        });
+        let helper = &self.options.helper;
+        let mut process = Command::new(helper)
+            .arg(helper::ARGUMENT)
+            .env_clear()
+            .process_group(0) // Ctrl-C is the parent's business
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| Error::Other(format!("the helper {} cannot be started: {error}", helper.display())))?;
+        let pipes = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+        let (Some(lifeline), Some(reports), Some(output)) = pipes else {
+            return Err(Error::Other("the helper has no standard streams".into()));
+        };
+        let waiting = ContainerState::Waiting(Cause { reason: "ContainerCreating".into(), message: String::new() });
+        let (status, mut seen) = watch::channel(Ok(super::status(Phase::Pending, waiting)));
+        seen.mark_changed();
+        let (log, followed) = watch::channel(Log::default());
+        let kept = order.keep.then(|| folder::kept(&order.folder));
+        self.tasks.spawn(attend(process, reports, output, status, log, kept));
+        Ok(ProcessPod {
+            name: order.folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            order,
+            lifeline: Some(lifeline),
+            status: seen,
+            log: followed,
+        })
+    }
+}
+
+#[async_trait]
+impl Pods for ProcessPods {
+    async fn create(&self, spec: PodSpec, _: Identity) -> Result<Box<dyn Pod>, Error> {
+        let limits = Limits::of(&spec)?;
+        if spec.command.is_empty() {
+            let why = "\"command\" is missing: as a process of this machine, a call has no image whose own command could \
+                       be run; say what to run";
+            return Err(Error::Invalid(why.into()));
+        }
+        let output_dir = directory(&spec.output_dir)?;
+        let input_dir = if spec.input_files.is_empty() { PathBuf::new() } else { directory(&spec.input_dir)? };
+        if !spec.input_files.is_empty() && (input_dir.starts_with(&output_dir) || output_dir.starts_with(&input_dir)) {
+            return Err(Error::Invalid(format!(
+                "the directories {} and {} must not contain each other",
+                input_dir.display(),
+                output_dir.display()
+            )));
+        }
+        if let Some(file) = spec.input_files.iter().find(|file| !is_below(Path::new(&file.path))) {
+            return Err(Error::Invalid(format!("the input file {:?} is no relative path without \"..\"", file.path)));
+        }
+        let mut pod = self.start(Order {
+            folder: self.new_folder(),
+            command: spec.command.into_iter().chain(spec.args).collect(),
+            env: spec.env,
+            input_dir,
+            input_files: spec.input_files.iter().map(|file| (file.path.clone(), file.content.len() as u64)).collect(),
+            output_dir,
+            nano_cpus: limits.nano_cpus,
+            memory: limits.memory,
+            lifetime_ms: spec.lifetime_ms,
+            keep: spec.keep,
+        })?;
+        let contents: Vec<&[u8]> = spec.input_files.iter().map(|file| &*file.content).collect();
+        pod.send(&contents).await?;
+        Ok(Box::new(pod))
+    }
+
+    async fn drained(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+    }
+}
+
+/// A directory of the pod, where the sandbox has room for it.
+fn directory(text: &str) -> Result<PathBuf, Error> {
+    let path: PathBuf = Path::new(text).components().collect();
+    if !path.strip_prefix("/").is_ok_and(is_below) {
+        return Err(Error::Invalid(format!("the directory {text:?} is no absolute path below \"/\" without \"..\"")));
+    }
+    match sandbox::reserved().find(|reserved| path.starts_with(reserved)) {
+        None => Ok(path),
+        Some(reserved) => Err(Error::Invalid(format!(
+            "the directory {text:?} cannot be used: as a process of this machine, a call finds the machine's own \
+             {reserved} there; choose another"
+        ))),
+    }
+}
+
+/// Whether a relative path leads to something below the directory that it starts from.
+fn is_below(path: &Path) -> bool {
+    let mut parts = path.components().peekable();
+    parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Hears a helper out: its reports become statuses, what the command writes becomes the log. Ends with the helper.
+async fn attend(
+    mut helper: Child,
+    reports: ChildStdout,
+    output: ChildStderr,
+    status: watch::Sender<Result<PodStatus, Error>>,
+    log: watch::Sender<Log>,
+    kept: Option<PathBuf>,
+) {
+    let mut reports = BufReader::new(reports).lines();
+    let ended = async {
+        while let Ok(Some(line)) = reports.next_line().await {
+            match serde_json::from_str(&line) {
+                Ok(Report::Started) => {
+                    status.send_modify(|status| *status = Ok(super::status(Phase::Running, ContainerState::Running)));
+                }
+                report => return report.ok(),
+            }
+        }
+        None
+    };
+    // The end of the log is part of the last status.
+    let (report, ()) = tokio::join!(ended, log::copy(output, &log));
+    let last = last_status(report, &log.borrow());
+    status.send_modify(|status| *status = last);
+    drop(log);
+    let end = helper.wait().await;
+    if let Some(folder) = kept {
+        tracing::warn!(folder = %folder.display(), "the files of the call are left, as it asked; delete them when done");
+    }
+    tracing::debug!(?end, "helper ended");
+}
+
+fn last_status(report: Option<Report>, log: &Log) -> Result<PodStatus, Error> {
+    let (exit_code, reason, overtime) = match report {
+        Some(Report::Ended { exit_code, oom_killed: true, overtime }) => (exit_code, "OOMKilled", overtime),
+        Some(Report::Ended { exit_code: 0, overtime, .. }) => (0, "Completed", overtime),
+        Some(Report::Ended { exit_code, overtime, .. }) => (exit_code, "Error", overtime),
+        Some(Report::NotStarted(message)) => {
+            let end = Terminated { exit_code: 128, reason: "StartError".into(), message };
+            return Ok(super::status(Phase::Failed, ContainerState::Terminated(end)));
+        }
+        Some(Report::Failed(why)) => return Err(Error::Other(why)),
+        Some(Report::Started) | None => {
+            return Err(Error::Gone(
+                "the process that looked after the command was killed, and the command with it".into(),
+            ));
+        }
+    };
+    let message = if exit_code == 0 { String::new() } else { log.tail(MESSAGE_LINES, MESSAGE_BYTES) };
+    let end = ContainerState::Terminated(Terminated { exit_code, reason: reason.into(), message });
+    let mut status = super::status(if exit_code == 0 { Phase::Succeeded } else { Phase::Failed }, end);
+    if overtime {
+        status.phase = Phase::Failed;
+        status.cause = Cause {
+            reason: "DeadlineExceeded".into(),
+            message: "Pod was active on the node longer than the specified deadline".into(),
+        };
+    }
+    Ok(status)
+}
+
+struct ProcessPod {
+    name: String,
+    order: Order,
+    /// Dropping it ends the pod.
+    lifeline: Option<ChildStdin>,
+    status: watch::Receiver<Result<PodStatus, Error>>,
+    log: watch::Receiver<Log>,
+}
+
+impl ProcessPod {
+    /// Sends the order and the contents of the input files.
+    async fn send(&mut self, contents: &[&[u8]]) -> Result<(), Error> {
+        let Some(lifeline) = &mut self.lifeline else { return Ok(()) };
+        let order =
+            self.order.encode().map_err(|error| Error::Other(format!("the order has no JSON form: {error}")))?;
+        for part in std::iter::once(&*order).chain(contents.iter().copied()) {
+            if lifeline.write_all(part).await.is_err() {
+                break; // The helper has given up; its report says why.
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Pod for ProcessPod {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn changed(&mut self) -> Result<PodStatus, Error> {
+        if self.status.changed().await.is_err() {
+            // It was the last one.
+            std::future::pending::<()>().await;
+        }
+        self.status.borrow_and_update().clone()
+    }
+
+    async fn read_file(&mut self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        let (folder, file) = (self.order.folder.clone(), self.order.output_dir.join(path));
+        let read = tokio::task::spawn_blocking(move || folder::read(&folder, &file, limit)).await;
+        read.unwrap_or_else(|error| Err(Error::Other(format!("the result cannot be read: {error}"))))
+    }
+
+    async fn tail_logs(&mut self, lines: u32) -> Result<String, Error> {
+        Ok(self.log.borrow().tail(lines as usize, usize::MAX))
+    }
+
+    async fn follow_logs(&self) -> Result<Pin<Box<dyn AsyncRead + Send>>, Error> {
+        Ok(log::follow(self.log.clone()))
+    }
+
+    async fn delete(&mut self) -> Result<(), Error> {
+        let Some(mut lifeline) = self.lifeline.take() else { return Ok(()) };
+        let mut status = self.status.clone();
+        let is_over = |status: &Result<PodStatus, Error>| {
+            status.as_ref().is_ok_and(|status| matches!(status.main, ContainerState::Terminated(_))) || status.is_err()
+        };
+        if !is_over(&status.borrow_and_update()) && lifeline.write_all(helper::TERMINATE).await.is_ok() {
+            let _ = status.wait_for(is_over).await; // else the helper is gone
+        }
+        drop(lifeline);
+        while status.changed().await.is_ok() {}
+        Ok(())
+    }
+}

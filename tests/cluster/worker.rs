@@ -1,0 +1,250 @@
+//! Workers that are killed, on a real cluster and a real nats-server: one pod and one result for each request.
+
+use super::harness::{Cluster, Route};
+use super::service::{Seen, awaited, kill, kube, no_pods, process, request, start};
+use async_trait::async_trait;
+use hops_k8s::pods::kube::KubePods;
+use hops_k8s::pods::{ContainerState, Error, FoundPod, Identity, Pod, PodSpec, PodStatus, Pods};
+use hops_k8s_tests::nats::{Installation, Server};
+use rstest::rstest;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncRead;
+use tokio::sync::Notify;
+
+/// Where a worker is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Point {
+    BeforeCreate,
+    AfterCreate,
+    WhileRunning,
+    /// The result is read, and not in the queue.
+    AfterFetch,
+    /// The result is in the queue, and the request not acknowledged.
+    AfterPublish,
+    /// The request is acknowledged, and the pod not deleted.
+    AfterAcknowledge,
+}
+
+/// Pods of a cluster, for a worker that comes to this point and no further.
+struct Halting {
+    pods: KubePods,
+    halt: Arc<Halt>,
+}
+
+struct Halt {
+    point: Point,
+    reached: Notify,
+}
+
+impl Halt {
+    async fn at(&self, point: Point) {
+        if point == self.point {
+            self.reached.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Pods for Halting {
+    async fn create(&self, spec: PodSpec, identity: Identity) -> Result<Box<dyn Pod>, Error> {
+        self.halt.at(Point::BeforeCreate).await;
+        let pod = self.pods.create(spec, identity).await?;
+        self.halt.at(Point::AfterCreate).await;
+        Ok(Box::new(HaltingPod { pod, halt: self.halt.clone() }))
+    }
+
+    async fn find(&self, labels: &BTreeMap<String, String>) -> Result<Vec<FoundPod>, Error> {
+        self.pods.find(labels).await
+    }
+}
+
+struct HaltingPod {
+    pod: Box<dyn Pod>,
+    halt: Arc<Halt>,
+}
+
+#[async_trait]
+impl Pod for HaltingPod {
+    fn name(&self) -> &str {
+        self.pod.name()
+    }
+
+    async fn changed(&mut self) -> Result<PodStatus, Error> {
+        let status = self.pod.changed().await?;
+        // Of one that was soon done, nothing else may have been seen.
+        if !matches!(status.main, ContainerState::Waiting(_)) {
+            self.halt.at(Point::WhileRunning).await;
+        }
+        Ok(status)
+    }
+
+    async fn read_file(&mut self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        let content = self.pod.read_file(path, limit).await;
+        self.halt.at(Point::AfterFetch).await;
+        self.halt.at(Point::AfterPublish).await;
+        content
+    }
+
+    async fn tail_logs(&mut self, lines: u32) -> Result<String, Error> {
+        self.pod.tail_logs(lines).await
+    }
+
+    async fn follow_logs(&self) -> Result<Pin<Box<dyn AsyncRead + Send>>, Error> {
+        self.pod.follow_logs().await
+    }
+
+    async fn delete(&mut self) -> Result<(), Error> {
+        self.halt.at(Point::AfterAcknowledge).await;
+        self.pod.delete().await
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_request_of_a_killed_worker_has_one_pod_and_one_result(
+    #[values(
+        Point::BeforeCreate,
+        Point::AfterCreate,
+        Point::WhileRunning,
+        Point::AfterFetch,
+        Point::AfterPublish,
+        Point::AfterAcknowledge
+    )]
+    point: Point,
+) {
+    let cluster = Cluster::start(Route::PodIp).await;
+    let server = Server::start_for(&cluster.namespace, 1024 * 1024);
+    let installation = Installation::start(&server).await;
+    let seen = Seen::watch(&cluster);
+    let halt = Arc::new(Halt { point, reached: Notify::new() });
+    let killed = start(&server, Arc::new(Halting { pods: kube().await, halt: halt.clone() })).await;
+    let inputs = cluster.inputs(json!({
+        "in_files": {"a": "b"},
+        "command": ["bash", "-c", "sleep 2; echo \"[\\\"$HOSTNAME\\\"]\" > /output/result.json"],
+    }));
+    installation.request("seq", "call", inputs.to_string()).await;
+    halt.reached.notified().await;
+    kill(killed).await;
+    if point == Point::AfterPublish {
+        // All that the worker does from there to its acknowledgement.
+        let result = json!({
+            "hops": {"started_at": "2026-01-01T00:00:00.000Z", "finished_at": "2026-01-01T00:00:00.000Z", "error": null},
+            "errored": false, "completed": true, "done": true, "body": "", "json": ["hiphops-run-published"],
+        });
+        installation.publish("notify.seq.call", result.to_string()).await;
+    }
+
+    let worker = start(&server, Arc::new(kube().await)).await;
+    let document = installation.awaited("seq", "call").await;
+    assert_eq!(document.error(), "");
+    let host = document.json()[0].as_str().unwrap();
+    assert_eq!(host == "hiphops-run-published", point == Point::AfterPublish, "the result of the pod");
+    assert!(document.json()[0].as_str().unwrap().starts_with("hiphops-run-"), "{document:?}");
+    installation.all_answered().await;
+    no_pods(&cluster).await;
+    assert_eq!(seen.count(), 1, "pods created");
+    kill(worker).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_process_that_is_killed_loses_nothing_to_another() {
+    let cluster = Cluster::start(Route::PodIp).await;
+    let server = Server::start_for(&cluster.namespace, 1024 * 1024);
+    let installation = Installation::start(&server).await;
+    let seen = Seen::watch(&cluster);
+    let killed = process(&server, &[]);
+    let _worker = process(&server, &[]);
+    request(&cluster, &installation, 30, 0, json!({"start_timeout": "5m"})).await;
+    seen.at_least(10).await;
+    drop(killed);
+    let _again = process(&server, &[]);
+    awaited(&installation, 30).await;
+    installation.all_answered().await;
+    no_pods(&cluster).await;
+    assert_eq!(seen.count(), 30, "pods created");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_process_that_is_to_end_leaves_its_pods_to_the_next() {
+    let cluster = Cluster::start(Route::PodIp).await;
+    let server = Server::start_for(&cluster.namespace, 1024 * 1024);
+    let installation = Installation::start(&server).await;
+    let seen = Seen::watch(&cluster);
+    let mut worker = process(&server, &["--drain", "2s"]);
+    request(&cluster, &installation, 20, 20, json!({"start_timeout": "5m"})).await;
+    seen.at_least(20).await;
+    let start = Instant::now();
+    assert!(Command::new("kill").arg(worker.0.id().to_string()).status().unwrap().success());
+    assert!(worker.0.wait().unwrap().success());
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    let _next = process(&server, &[]);
+    awaited(&installation, 20).await;
+    installation.all_answered().await;
+    no_pods(&cluster).await;
+    assert_eq!(seen.count(), 20, "pods created");
+    cluster.end().await;
+}
+
+fn spec(cluster: &Cluster) -> PodSpec {
+    PodSpec {
+        namespace: cluster.namespace.clone(),
+        image: "bash:5-alpine3.18".into(),
+        command: vec!["sleep".into(), "600".into()],
+        args: vec![],
+        env: vec![],
+        cpu: "10m".into(),
+        memory: "32Mi".into(),
+        input_dir: "/input".into(),
+        input_files: vec![],
+        output_dir: "/output".into(),
+        lifetime_ms: 600_000,
+        keep: false,
+        service_account: None,
+        image_pull_secrets: vec![],
+        node_selector: vec![],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_pod_on_its_way_out_is_not_adopted_but_made_anew() {
+    let cluster = Cluster::start(Route::PodIp).await;
+    let seen = Seen::watch(&cluster);
+    let identity = Identity { outlives_call: true, ..Identity::random() };
+    let mut pod = cluster.pods.create(spec(&cluster), identity.clone()).await.unwrap();
+    while pod.changed().await.unwrap().main != ContainerState::Running {}
+    pod.delete().await.unwrap();
+    drop(pod);
+    let mut pod = cluster.pods.create(spec(&cluster), identity).await.unwrap();
+    assert!(!pod.is_adopted());
+    while pod.changed().await.unwrap().main != ContainerState::Running {}
+    pod.delete().await.unwrap();
+    assert_eq!(seen.count(), 2);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn somebody_elses_pod_of_the_same_name_is_left_alone() {
+    let cluster = Cluster::start(Route::PodIp).await;
+    let identity = Identity { outlives_call: true, ..Identity::random() };
+    let other = Identity { name: identity.name.clone(), ..Identity::random() };
+    let mut pod = cluster.pods.create(spec(&cluster), identity).await.unwrap();
+    let error = cluster.pods.create(spec(&cluster), other).await.err().expect("the name is taken");
+    assert!(matches!(&error, Error::Other(why) if why.contains("is in the way")), "{error:?}");
+    cluster.pods.drained().await;
+    assert!(cluster.the_pod().await.metadata.deletion_timestamp.is_none());
+    pod.delete().await.unwrap();
+    cluster.end().await;
+}

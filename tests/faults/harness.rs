@@ -1,0 +1,146 @@
+//! A cluster in this process, with a clock that runs fast.
+
+use crate::kubelet::{Results, exits};
+use crate::server::Server;
+use hops_k8s::pods::Pods;
+use hops_k8s::pods::kube::{KubeOptions, KubePods};
+use hops_k8s_tests::{Document, call, dir_with};
+use serde_json::{Value, json};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+/// How long sockets are served, by the machine's clock, for each so much time on the clock of a scenario.
+const STEP: (Duration, Duration) = (Duration::from_micros(250), Duration::from_millis(200));
+
+/// How long pods wait for what others of ours take up.
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// Plays a scenario. Minutes pass in parts of a second: its clock is tokio's, which goes on as soon as there is nothing
+/// to do, and nothing looks at the machine's. Since what is on its way between sockets is nothing to do, for tokio, the
+/// clock is stopped now and then. A machine that is slow makes the clock slow, and no time-out early.
+pub fn play(scenario: impl AsyncFnOnce()) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let clock = tokio::spawn(async {
+            loop {
+                // While such a task runs, tokio stops the clock.
+                tokio::task::spawn_blocking(|| std::thread::sleep(STEP.0)).await.unwrap();
+                sleep(STEP.1).await;
+            }
+        });
+        tokio::time::timeout(Duration::from_secs(600), scenario()).await.expect("the scenario has an end");
+        clock.abort();
+    });
+}
+
+/// How results are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    PodIp,
+    PortForward,
+}
+
+/// An API server, its pods and a client.
+pub struct Cluster {
+    pub pods: Arc<KubePods>,
+    pub server: Arc<Server>,
+    pub results: Results,
+    serving: [JoinHandle<()>; 2],
+}
+
+impl Deref for Cluster {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl Cluster {
+    /// All is well, until the scenario says otherwise.
+    pub async fn start() -> Self {
+        Self::with(Route::PodIp, Duration::ZERO).await
+    }
+
+    /// One of which the result server does not listen at first.
+    pub async fn with(route: Route, results_after: Duration) -> Self {
+        let server = Arc::new(Server::default());
+        server.script(exits(0));
+        let (results, socket) = Results::bind().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let config = json!({
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            // No certificates, or those of the machine would be read for each scenario.
+            "clusters": [{"name": "test", "cluster": {"server": address, "certificate-authority-data": "bm9uZQ=="}}],
+            "users": [{"name": "test", "user": {"token": "a-token"}}],
+        });
+        let dir = dir_with(&[("config", &config.to_string())]);
+        let mut options = KubeOptions::default();
+        options.kubeconfig = Some(dir.path().join("config"));
+        options.server_port = results.address.port();
+        options.max_wait = MAX_WAIT;
+        let pods = match route {
+            Route::PodIp => KubePods::connect_by_pod_ip(options).await,
+            Route::PortForward => KubePods::connect(options).await,
+        };
+        let serving = [
+            tokio::spawn(server.clone().serve(listener, results.address)),
+            tokio::spawn(results.clone().serve(socket, results_after)),
+        ];
+        Cluster { pods: Arc::new(pods.unwrap()), server, results, serving }
+    }
+
+    /// Runs a call.
+    pub async fn call(&self, more: Value) -> Document {
+        run(self.pods.clone(), more).await
+    }
+
+    /// Runs a call that is to succeed. Gives the time that it took.
+    pub async fn succeeds(&self) -> Duration {
+        let start = Instant::now();
+        let document = self.call(json!({})).await;
+        assert_eq!((document.error(), document.json()), ("", &json!({"answer": 42})));
+        start.elapsed()
+    }
+
+    /// Starts a call, to do something in the middle of it.
+    pub fn begin(&self, more: Value) -> JoinHandle<Document> {
+        tokio::spawn(run(self.pods.clone(), more))
+    }
+
+    /// Checks that there were `created` pods in all, that nothing is left of any, and that no connection stays.
+    pub async fn end(self, created: usize) {
+        self.pods.drained().await;
+        until("the pods are gone", || self.store().pods.is_empty()).await;
+        assert_eq!(self.store().config_maps.keys().collect::<Vec<_>>(), Vec::<&(String, String)>::new());
+        assert_eq!(self.store().created, created, "pods created");
+        assert_eq!(Arc::strong_count(&self.pods), 1, "somebody holds on to the client");
+        drop(self.pods);
+        let open = || (self.server.watches.load(Ordering::Relaxed), self.server.connections.load(Ordering::Relaxed));
+        until("no connection is open", || open() == (0, 0)).await;
+        self.serving.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn run(pods: Arc<KubePods>, more: Value) -> Document {
+    let mut inputs = json!({"image": "bash:5", "in_files": {"a.txt": "input"}});
+    inputs.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Document::parse(&call(pods, &inputs).await.unwrap())
+}
+
+/// Waits until something is so.
+pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(20), "not in time: {what}");
+        sleep(Duration::from_millis(25)).await;
+    }
+}
