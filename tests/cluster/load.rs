@@ -7,7 +7,7 @@ mod room;
 #[allow(dead_code, reason = "the other cluster tests use the rest")]
 mod service;
 
-use harness::{Cluster, Route};
+use harness::{Cluster, Route, until};
 use hops_k8s_tests::nats::{Installation, Server};
 use hops_k8s_tests::{Document, call};
 use kube::Client;
@@ -40,6 +40,19 @@ async fn watches(client: &Client) -> u64 {
     metric(client, "apiserver_longrunning_requests", &[r#"resource="pods""#, r#"verb="WATCH""#]).await
 }
 
+/// The number of watches when those of the test before have ended.
+async fn settled_watches(client: &Client) -> u64 {
+    let mut before = watches(client).await;
+    loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let now = watches(client).await;
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
+}
+
 async fn requests(client: &Client, verb: &str, resource: &str, subresource: &str) -> u64 {
     let labels = [format!("verb={verb:?}"), format!("resource={resource:?}"), format!("subresource={subresource:?}")];
     metric(client, "apiserver_request_total", &labels.each_ref().map(String::as_str)).await
@@ -55,7 +68,7 @@ async fn fifty_calls_at_once_share_one_watch_and_make_few_requests(#[case] route
     let cluster = Cluster::start(route).await;
     let client = cluster.client.clone();
     let audit = Audit::open();
-    let watches_before = watches(&client).await;
+    let watches_before = settled_watches(&client).await;
     let count = || async {
         [requests(&client, "POST", "pods", "").await, requests(&client, "CONNECT", "pods", "portforward").await]
     };
@@ -75,6 +88,10 @@ async fn fifty_calls_at_once_share_one_watch_and_make_few_requests(#[case] route
             tokio::spawn(async move { call(pods, &inputs).await.unwrap() })
         })
         .collect();
+    until("the calls have opened a watch on pods", || async {
+        watches(&client).await.checked_sub(watches_before).filter(|&opened| opened > 0).ok_or("not yet")
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(watches(&client).await - watches_before, 1, "watches on pods that the calls have opened");
     for (number, call) in calls.into_iter().enumerate() {
