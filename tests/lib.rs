@@ -3,6 +3,7 @@
 pub mod cases;
 pub mod client;
 pub mod nats;
+pub mod vector;
 
 use hops_k8s::event::Events;
 use hops_k8s::plugin::{CallCtx, CallError, EMBEDDED, Loader, Plugin};

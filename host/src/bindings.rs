@@ -1,3 +1,5 @@
+//! What `wasmtime::component::bindgen!` makes of the contract in `wit/`, for embedders with a store of their own.
+
 #![allow(missing_docs, reason = "generated from wit/, where every item is documented")]
 
 wasmtime::component::bindgen!({

@@ -22,10 +22,32 @@
 //! # }
 //! ```
 //!
+//! A call is cancelled by dropping its future, which deletes its pod. Programs that end wait for [`pods::Pods::drained`]
+//! first, for pods are deleted in the background.
+//!
+//! # Limits
+//!
+//! Each call has its own instance, with limits of memory, CPU time, time and pods: [`plugin::Limits`], which
+//! [`plugin::Loader`] takes. What calls may ask for is the [`policy::Policy`]'s. A container that fails, and inputs that are
+//! wrong, are results like any other; [`plugin::CallError`] is for what a plugin has no result for.
+//!
+//! # Pods of your own
+//!
+//! Another place where pods run is an implementation of [`pods::Pods`] and [`pods::Pod`]: the example `own_backend` has
+//! child processes in about 100 lines.
+//!
+//! # A store of your own
+//!
 //! Embedders with a wasmtime store of their own add the imports to their linker with [`pods::add_to_linker`] and
-//! [`clocks::add_to_linker`].
+//! [`clocks::add_to_linker`], and call the component by [`bindings::K8sApp`]: the example `own_store`.
+//!
+//! # Many calls
+//!
+//! [`app::App`] has one plugin, one place for pods and one policy for all calls, and counts them; [`worker::Worker`] answers
+//! those that a queue has, and [`http`] those of a socket.
 
 pub mod app;
+pub mod bindings;
 pub mod clocks;
 pub mod event;
 pub mod http;
@@ -35,5 +57,4 @@ pub mod pods;
 pub mod policy;
 pub mod worker;
 
-mod bindings;
 mod document;

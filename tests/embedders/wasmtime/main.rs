@@ -1,0 +1,149 @@
+//! The vectors under the stock wasmtime CLI, with a component in place of a host.
+
+use hops_k8s::plugin::EMBEDDED;
+use hops_k8s_tests::vector::Vector;
+use serde_json::{Value, json};
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+const VERSION: &str = "48.0.8";
+
+/// The folder of the build.
+fn target() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    test.ancestors().nth(3).expect("tests lie in target/PROFILE/deps").into()
+}
+
+/// The CLI of the wasmtime that this workspace uses, which is built at the first need.
+fn wasmtime() -> PathBuf {
+    let tools = target().join("tools");
+    let wasmtime = tools.join("bin/wasmtime");
+    let version = Command::new(&wasmtime).arg("--version").output();
+    if version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(VERSION)) {
+        return wasmtime;
+    }
+    let mut install = Command::new(env!("CARGO"));
+    install.args(["install", "--quiet", "--locked", "--debug", "--no-default-features"]);
+    install.args(["--features=run,component-model,cranelift,cache", "--root"]).arg(&tools);
+    install.arg("--target-dir").arg(tools.join("build")).arg(format!("wasmtime-cli@{VERSION}"));
+    assert!(install.status().unwrap().success(), "the wasmtime CLI does not build");
+    wasmtime
+}
+
+/// The plugin with the stub, which plays the vector in its environment.
+fn composed() -> PathBuf {
+    let folder = target().join("stub");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package=hops-k8s-stub", "--release", "--target=wasm32-unknown-unknown"]);
+    build.arg("--target-dir").arg(&folder);
+    assert!(build.status().unwrap().success(), "the stub does not build");
+    let module = fs::read(folder.join("wasm32-unknown-unknown/release/hops_k8s_stub.wasm")).unwrap();
+    let stub = wit_component::ComponentEncoder::default().module(&module).unwrap().encode().unwrap();
+
+    let mut graph = wac_graph::CompositionGraph::new();
+    let mut register = |name: &str, bytes: Vec<u8>| {
+        let package = wac_graph::types::Package::from_bytes(name, None, bytes, graph.types_mut()).unwrap();
+        graph.register_package(package).unwrap()
+    };
+    let (plugin, stub) = (register("app", EMBEDDED.to_vec()), register("stub", stub));
+    wac_graph::plug(&mut graph, vec![stub], plugin).unwrap();
+    let composed = graph.encode(wac_graph::EncodeOptions::default()).unwrap();
+    let path = folder.join("composed.wasm");
+    fs::write(&path, composed).unwrap();
+    path
+}
+
+struct Cli {
+    wasmtime: PathBuf,
+    composed: PathBuf,
+}
+
+impl Cli {
+    /// What a function returns, in WAVE.
+    fn invoke(&self, vector: &str, call: &str) -> String {
+        let mut command = Command::new(&self.wasmtime);
+        command.args(["run", "--env", &format!("VECTOR={vector}"), "--invoke", call]).arg(&self.composed);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{call}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The result or the call error.
+    fn call(&self, vector: &Vector) -> Result<String, Value> {
+        let call = format!("call({}, {})", quoted(&vector.handler), quoted(vector.inputs()));
+        let answer = self.invoke(&vector.text, &call);
+        let payload = |start: &str, end: &str| Some(unquoted(answer.strip_prefix(start)?.strip_suffix(end)?));
+        match payload("ok(", ")") {
+            Some(document) => Ok(document),
+            None => Err(json!({"unknown-handler": payload("err(unknown-handler(", "))").expect(&answer)})),
+        }
+    }
+}
+
+/// A string in WAVE.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            ' '..='~' => quoted.push(char),
+            _ => quoted.push_str(&format!("\\u{{{:x}}}", u32::from(char))),
+        }
+    }
+    quoted + "\""
+}
+
+fn unquoted(text: &str) -> String {
+    let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).expect("a string");
+    let (mut unquoted, mut chars) = (String::new(), inner.chars());
+    while let Some(char) = chars.next() {
+        if char != '\\' {
+            unquoted.push(char);
+            continue;
+        }
+        match chars.next() {
+            Some('n') => unquoted.push('\n'),
+            Some('r') => unquoted.push('\r'),
+            Some('t') => unquoted.push('\t'),
+            Some('u') => {
+                let digits: String = chars.by_ref().skip(1).take_while(|char| *char != '}').collect();
+                unquoted.push(char::from_u32(u32::from_str_radix(&digits, 16).unwrap()).unwrap());
+            }
+            other => unquoted.extend(other),
+        }
+    }
+    unquoted
+}
+
+#[test]
+#[ignore = "builds the wasmtime CLI, which takes minutes"]
+fn every_vector_gives_its_result() {
+    let cli = Cli { wasmtime: wasmtime(), composed: composed() };
+    let describe = cli.invoke("{}", "describe()");
+    assert!(describe.contains(r#"name: "k8s""#) && describe.contains(r#"name: "run""#), "{describe}");
+
+    let vectors = Vector::all();
+    let mut failed = vec![];
+    for vector in &vectors {
+        let found = cli.call(vector);
+        if (found.as_ref().ok(), found.as_ref().err()) != (vector.result.as_ref(), vector.call_error.as_ref()) {
+            failed.push(format!("{}: found {found:?} instead of {:?}", vector.name, vector.result));
+        }
+    }
+    println!("wasmtime: {} of {} vectors passed", vectors.len() - failed.len(), vectors.len());
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+
+    let vector = vectors.iter().find(|vector| vector.name == "immediate").unwrap();
+    let mut times: Vec<_> = (0..20)
+        .map(|_| {
+            let start = Instant::now();
+            cli.call(vector).unwrap();
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("wasmtime: median of {} calls, each a process: {:?}", times.len(), times[times.len() / 2]);
+}
