@@ -27,6 +27,7 @@ fuzz: setup ## Run the properties on random texts, statuses and files for FUZZ_S
 
 cluster-test: setup ## Run the tests on the cluster in KUBECONFIG, in namespaces of their own
 	cargo test $(CLUSTER_TESTS) $(CARGO_FLAGS) -- --include-ignored --test-threads 8 $(TEST_FLAGS)
+	cargo test --workspace --test left_over $(CARGO_FLAGS) -- --include-ignored
 
 engine-test: setup ## Run the tests on the Docker or Podman in DOCKER_HOST, or on the usual sockets
 	cargo test --workspace --test engine $(CARGO_FLAGS) -- --include-ignored --test-threads 4 $(TEST_FLAGS)

@@ -267,7 +267,8 @@ fn all() -> Vec<Case> {
         case(
             "an OOM kill of a child counts, whatever the exit code",
             bash_with(
-"(x=$(head -c 100000000 /dev/zero | tr '\\0' x)) 2>/dev/null; echo -n late > /output/result.json; exit 0",
+"(echo 1000 > /proc/self/oom_score_adj; x=$(head -c 100000000 /dev/zero | tr '\\0' x)) 2>/dev/null
+                 echo -n late > /output/result.json; exit 0",
 json!({"memory": "32Mi"})),
             |_| oom_killed(0).file("result.json", "late"),
         )

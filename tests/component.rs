@@ -127,7 +127,7 @@ async fn a_container_that_fails_gives_the_reason_and_its_file(#[case] end: PodSt
 #[case::silence(
     waiting("ContainerCreating", ""),
     120,
-    "StartTimeout: the container did not start within 2m: it was still in state ContainerCreating"
+    "StartTimeout: the container did not start within 2m: its image was still being pulled, or its files mounted (ContainerCreating)"
 )]
 #[case::node_gone(
     with(|s| { s.deleted = true; s.disruption = Some(cause("DeletionByTaintManager", "node n1 is gone")) }, waiting("", "")),

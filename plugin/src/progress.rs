@@ -146,6 +146,9 @@ impl Progress {
         }
         match (&*cause.reason, &*cause.message) {
             ("", "") => "the cluster said nothing about the pod".into(),
+            ("ContainerCreating", "") => {
+                "its image was still being pulled, or its files mounted (ContainerCreating)".into()
+            }
             (reason, "") => format!("it was still in state {reason}"),
             ("", message) => message.into(),
             (reason, message) => format!("{reason}: {message}"),

@@ -52,43 +52,62 @@ async fn a_limit_of_the_namespace_is_named() {
     cluster.end().await;
 }
 
+/// What an admission controller does to the pods of a namespace.
+struct Mutation {
+    policies: Api<DynamicObject>,
+    bindings: Api<DynamicObject>,
+    name: String,
+}
+
+impl Mutation {
+    /// Has these JSON patches, in CEL, put on each pod that is created, a moment from now on.
+    async fn of(cluster: &Cluster, patches: &str) -> Self {
+        let name = cluster.namespace.clone();
+        label(cluster, json!({"mutated": name})).await;
+        let objects = |kind: &str| -> Api<DynamicObject> {
+            let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+            Api::all_with(cluster.client.clone(), &ApiResource::from_gvk(&kind))
+        };
+        let (policies, bindings) = (objects("MutatingAdmissionPolicy"), objects("MutatingAdmissionPolicyBinding"));
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "reinvocationPolicy": "Never",
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
+                ]},
+                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patches}}],
+            },
+        });
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "matchResources": {"namespaceSelector": {"matchLabels": {"mutated": name}}}},
+        });
+        let params = PostParams::default();
+        policies.create(&params, &serde_json::from_value(policy).unwrap()).await.unwrap();
+        bindings.create(&params, &serde_json::from_value(binding).unwrap()).await.unwrap();
+        Mutation { policies, bindings, name }
+    }
+
+    async fn end(self) {
+        self.bindings.delete(&self.name, &DeleteParams::default()).await.unwrap();
+        self.policies.delete(&self.name, &DeleteParams::default()).await.unwrap();
+    }
+}
+
 /// What a service mesh does: a container more, which never ends, and labels.
 #[tokio::test]
 #[ignore = "needs a cluster"]
 async fn what_others_add_to_the_pod_changes_nothing() {
     let cluster = Cluster::start(Route::PodIp).await;
-    let name = &cluster.namespace;
-    label(&cluster, json!({"mesh": name})).await;
-    let objects = |kind: &str| -> Api<DynamicObject> {
-        let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
-        Api::all_with(cluster.client.clone(), &ApiResource::from_gvk(&kind))
-    };
-    let (policies, bindings) = (objects("MutatingAdmissionPolicy"), objects("MutatingAdmissionPolicyBinding"));
-    let expression = r#"[
+    let patches = r#"[
         JSONPatch{op: "add", path: "/metadata/labels/mesh", value: "yes"},
         JSONPatch{op: "add", path: "/spec/containers/-", value: Object.spec.containers{
             name: "mesh", image: "busybox:1.35", command: ["sleep", "600"]}}]"#;
-    let policy = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
-        "metadata": {"name": name},
-        "spec": {
-            "reinvocationPolicy": "Never",
-            "failurePolicy": "Fail",
-            "matchConstraints": {"resourceRules": [
-                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
-            ]},
-            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
-        },
-    });
-    let binding = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
-        "metadata": {"name": name},
-        "spec": {"policyName": name, "matchResources": {"namespaceSelector": {"matchLabels": {"mesh": name}}}},
-    });
-    let params = PostParams::default();
-    policies.create(&params, &serde_json::from_value(policy).unwrap()).await.unwrap();
-    bindings.create(&params, &serde_json::from_value(binding).unwrap()).await.unwrap();
-
+    let mutation = Mutation::of(&cluster, patches).await;
     let mutated = || async {
         let call = cluster.call(json!({"command": ["bash", "-c", "sleep 2; echo -n ok > /output/result.json"]}));
         let (document, pod) = tokio::join!(call, cluster.the_pod());
@@ -96,7 +115,31 @@ async fn what_others_add_to_the_pod_changes_nothing() {
         if pod.spec.unwrap().containers.len() == 3 { Ok(()) } else { Err("not in force yet") }
     };
     until("a container is added", mutated).await;
-    bindings.delete(name, &DeleteParams::default()).await.unwrap();
-    policies.delete(name, &DeleteParams::default()).await.unwrap();
+    mutation.end().await;
+    cluster.end().await;
+}
+
+/// A variable from a Secret or a ConfigMap that is not there, as others may add it.
+#[rstest]
+#[case::secret("secretKeyRef", r#"secret "not-there" not found"#)]
+#[case::config_map("configMapKeyRef", r#"configmap "not-there" not found"#)]
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn what_the_container_wants_and_is_not_there_is_named(#[case] reference: &str, #[case] words: &str) {
+    let cluster = Cluster::start(Route::PodIp).await;
+    let kind = format!("Object.spec.containers.env.valueFrom.{reference}");
+    let patches = format!(
+        r#"[JSONPatch{{op: "add", path: "/spec/containers/0/env/-", value: Object.spec.containers.env{{
+            name: "TOKEN", valueFrom: Object.spec.containers.env.valueFrom{{
+                {reference}: {kind}{{name: "not-there", key: "token"}}}}}}}}]"#
+    );
+    let mutation = Mutation::of(&cluster, &patches).await;
+    let refused = || async {
+        let document = cluster.call(json!({"command": ["true"]})).await;
+        if document.error().is_empty() { Err("not in force yet") } else { Ok(document) }
+    };
+    let document = until("the variable is added", refused).await;
+    assert_eq!(document.error(), format!("CreateContainerConfigError: {words}"));
+    mutation.end().await;
     cluster.end().await;
 }

@@ -1,12 +1,17 @@
 //! What others do to pods, and what keeps pods from starting, as a real cluster has it.
 
 use super::harness::{Cluster, Route, until};
+use hops_k8s::pods::kube::{KubeOptions, KubePods};
 use hops_k8s_tests::Document;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, EvictParams};
 use rstest::rstest;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
 
 /// Runs a call, and does something to its pod when that is in this state.
 async fn disturbed(cluster: &Cluster, inputs: Value, state: &str, disturbance: Disturbance) -> Document {
@@ -101,6 +106,69 @@ async fn an_image_that_cannot_be_pulled_is_named(#[case] image: &str, #[case] er
     let cluster = Cluster::start(Route::PodIp).await;
     let document = cluster.call(json!({"image": image, "command": ["true"]})).await;
     assert!(document.error().starts_with(error) && document.error().contains(words), "{document:?}");
+    cluster.end().await;
+}
+
+/// A registry of a test's own, on the node's loopback address, where no encryption is asked for.
+fn registry(answer: Option<&'static str>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut open = vec![];
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            if let Some(answer) = answer {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(answer.as_bytes());
+            } else {
+                open.push(stream);
+            }
+        }
+    });
+    address
+}
+
+/// On a cluster whose node is this machine.
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn a_registry_that_says_no_is_quoted() {
+    let cluster = Cluster::start(Route::PodIp).await;
+    let registry = registry(Some(
+        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"r\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    ));
+    let document = cluster.call(json!({"image": format!("{registry}/app:1"), "command": ["true"]})).await;
+    assert!(document.error().starts_with("ErrImagePull: ") && document.error().contains("401"), "{document:?}");
+    cluster.end().await;
+}
+
+/// On a cluster whose node is this machine.
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn a_registry_that_does_not_answer_ends_with_the_time_to_start() {
+    let cluster = Cluster::start(Route::PodIp).await;
+    let image = format!("{}/app:1", registry(None));
+    let document = cluster.call(json!({"image": image, "command": ["true"], "start_timeout": "4s"})).await;
+    assert_eq!(
+        document.error(),
+        "StartTimeout: the container did not start within 4s: its image was still being pulled, or its files mounted \
+         (ContainerCreating)"
+    );
+    cluster.end().await;
+}
+
+/// An image that runs and serves nothing.
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn a_result_server_that_crashes_is_named() {
+    let mut cluster = Cluster::start(Route::PodIp).await;
+    let mut options = KubeOptions::default();
+    options.server_image = "bash:5-alpine3.18".into();
+    cluster.pods = Arc::new(KubePods::connect_by_pod_ip(options).await.unwrap());
+    let document = cluster.bash("sleep 2; echo -n lost > /output/result.json").await;
+    assert_eq!(
+        document.error(),
+        "ResultUnavailable: the result server ended (Completed, exit code 0) before the result was read"
+    );
     cluster.end().await;
 }
 

@@ -2,6 +2,7 @@
 
 #[allow(dead_code, reason = "the other cluster tests use the rest")]
 mod harness;
+mod node;
 mod outage;
 mod room;
 #[allow(dead_code, reason = "the other cluster tests use the rest")]
@@ -13,7 +14,7 @@ use hops_k8s_tests::{Document, call};
 use kube::Client;
 use rstest::rstest;
 use serde_json::{Value, json};
-use service::{Seen, awaited, kill, kube, no_pods, request, start};
+use service::{Seen, awaited, kill, kube, no_pods, process, request, start};
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -122,7 +123,7 @@ async fn two_hundred_requests_to_two_workers_have_two_hundred_pods_though_one_is
     let seen = Seen::watch(&cluster);
     let killed = start(&server, Arc::new(kube().await)).await;
     let worker = start(&server, Arc::new(kube().await)).await;
-    request(&cluster, &installation, 200, 0, json!({"start_timeout": "5m"})).await;
+    request(&cluster, &installation, 0..200, 0, json!({"start_timeout": "5m"})).await;
     seen.at_least(80).await;
     kill(killed).await;
     awaited(&installation, 200).await;
@@ -133,6 +134,33 @@ async fn two_hundred_requests_to_two_workers_have_two_hundred_pods_though_one_is
     no_pods(&cluster).await;
     assert_eq!(seen.count(), 200, "pods created");
     kill(last).await;
+    cluster.end().await;
+}
+
+/// The worker is a process of its own, so that what it has open is its own, too.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_worker_that_has_answered_holds_nothing_open() {
+    let _alone = ALONE.lock().await;
+    let cluster = Cluster::start(Route::PortForward).await;
+    let server = Server::start_for(&cluster.namespace, 1024 * 1024);
+    let installation = Installation::start(&server).await;
+    let worker = process(&server, &["--port-forward"]);
+    let folder = format!("/proc/{}/fd", worker.0.id());
+    let open = || fs::read_dir(&folder).unwrap().count();
+    request(&cluster, &installation, 0..1, 0, json!({"in_files": {"a": "b"}})).await;
+    awaited(&installation, 1).await;
+    no_pods(&cluster).await;
+    let before = open();
+    request(&cluster, &installation, 1..40, 0, json!({"in_files": {"a": "b"}, "start_timeout": "5m"})).await;
+    awaited(&installation, 40).await;
+    installation.all_answered().await;
+    no_pods(&cluster).await;
+    until("what the calls had opened is closed", || async {
+        if open() <= before { Ok(()) } else { Err(format!("{} files instead of {before}", open())) }
+    })
+    .await;
+    drop(worker);
     cluster.end().await;
 }
 

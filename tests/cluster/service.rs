@@ -16,6 +16,7 @@ use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -94,9 +95,9 @@ pub async fn kill(worker: JoinHandle<()>) {
     let _ = worker.await;
 }
 
-/// Sends as many requests, each to sleep for so many seconds and to return its number.
-pub async fn request(cluster: &Cluster, installation: &Installation, count: usize, sleep: u32, more: Value) {
-    for number in 0..count {
+/// Sends requests of these numbers, each to sleep for so many seconds and to return its number.
+pub async fn request(cluster: &Cluster, installation: &Installation, numbers: Range<usize>, sleep: u32, more: Value) {
+    for number in numbers {
         let script = format!("sleep {sleep}; echo [{number}] > /output/result.json");
         let mut inputs = cluster.inputs(json!({"command": ["bash", "-c", script]}));
         inputs.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

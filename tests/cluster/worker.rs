@@ -163,7 +163,7 @@ async fn a_process_that_is_killed_loses_nothing_to_another() {
     let seen = Seen::watch(&cluster);
     let killed = process(&server, &[]);
     let _worker = process(&server, &[]);
-    request(&cluster, &installation, 30, 0, json!({"start_timeout": "5m"})).await;
+    request(&cluster, &installation, 0..30, 0, json!({"start_timeout": "5m"})).await;
     seen.at_least(10).await;
     drop(killed);
     let _again = process(&server, &[]);
@@ -182,7 +182,7 @@ async fn a_process_that_is_to_end_leaves_its_pods_to_the_next() {
     let installation = Installation::start(&server).await;
     let seen = Seen::watch(&cluster);
     let mut worker = process(&server, &["--drain", "2s"]);
-    request(&cluster, &installation, 20, 20, json!({"start_timeout": "5m"})).await;
+    request(&cluster, &installation, 0..20, 20, json!({"start_timeout": "5m"})).await;
     seen.at_least(20).await;
     let start = Instant::now();
     assert!(Command::new("kill").arg(worker.0.id().to_string()).status().unwrap().success());

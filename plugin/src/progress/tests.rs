@@ -264,7 +264,7 @@ fn trouble_is_told_in_the_words_that_tell_most(#[case] statuses: Vec<(u64, PodSt
     unschedulable("0/3 nodes are available: 3 Insufficient memory."),
     "0/3 nodes are available: 3 Insufficient memory."
 )]
-#[case::a_state(creating(), "it was still in state ContainerCreating")]
+#[case::a_state(creating(), "its image was still being pulled, or its files mounted (ContainerCreating)")]
 #[case::a_sentence(pod(waiting("", "waiting for a volume")), "waiting for a volume")]
 #[case::both(pod(waiting("PodInitializing", "waiting for a volume")), "PodInitializing: waiting for a volume")]
 #[case::nobody(pod(waiting("", "")), "the cluster said nothing about the pod")]

@@ -1,0 +1,138 @@
+//! What happens to a node, and on it.
+
+use super::ALONE;
+use super::harness::{Cluster, Route, ctl, until};
+use super::service::Seen;
+use hops_k8s_tests::Document;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const CALLS: usize = 50;
+
+/// On a node of 2 CPUs.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_pod_that_makes_room_for_a_more_important_one_is_an_error_at_once() {
+    let _alone = ALONE.lock().await;
+    let cluster = Cluster::start(Route::PodIp).await;
+    let classes: Api<PriorityClass> = Api::all(cluster.client.clone());
+    let class = json!({"metadata": {"name": cluster.namespace}, "value": 1000});
+    classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+    let important = async {
+        runs(&cluster).await;
+        let pod = json!({"metadata": {"name": "important"}, "spec": {
+            "priorityClassName": cluster.namespace, "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "main", "image": "busybox:1.35", "command": ["sleep", "600"],
+                "resources": {"requests": {"cpu": "1600m"}},
+            }],
+        }});
+        let _: Pod = cluster.create(pod).await;
+    };
+    let call = cluster.call(json!({"command": ["sleep", "60"], "cpu": "500m"}));
+    let (document, ()) = tokio::join!(call, important);
+    assert!(document.error().starts_with("Evicted: ") && document.error().contains("preempt"), "{document:?}");
+    cluster.api::<Pod>().delete("important", &DeleteParams::default()).await.unwrap();
+    classes.delete(&cluster.namespace, &DeleteParams::default()).await.unwrap();
+    cluster.end().await;
+}
+
+/// The node's kubelet is gone, and somebody has told the cluster that the node is out of service.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_node_that_is_gone_is_an_error_at_once() {
+    let Some(ctl) = ctl() else { return };
+    let _alone = ALONE.lock().await;
+    let cluster = Cluster::start(Route::PodIp).await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let taint = async |taints| {
+        for node in nodes.list(&ListParams::default()).await.unwrap() {
+            let patch = Patch::Merge(json!({"spec": {"taints": taints}}));
+            nodes.patch(&node.name_any(), &PatchParams::default(), &patch).await.unwrap();
+        }
+    };
+    let gone = async {
+        runs(&cluster).await;
+        ctl("stop", "kubelet");
+        taint(json!([{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]))
+            .await;
+    };
+    let (document, ()) = tokio::join!(cluster.call(json!({"command": ["sleep", "60"]})), gone);
+    taint(json!(null)).await;
+    ctl("start", "kubelet");
+    assert!(document.error().starts_with("NodeLost: "), "{document:?}");
+    cluster.end().await;
+}
+
+/// On a cluster whose node is this machine.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_result_server_that_hangs_slows_no_other_call() {
+    if ctl().is_none() {
+        return;
+    }
+    let _alone = ALONE.lock().await;
+    let cluster = Cluster::start(Route::PodIp).await;
+    let seen = Seen::watch(&cluster);
+    let bash = |script: &str| cluster.call(json!({"command": ["bash", "-c", script], "start_timeout": "5m"}));
+    let others = async || {
+        let start = Instant::now();
+        let calls = (1..CALLS).map(|_| bash("echo [] > /output/result.json"));
+        for document in futures::future::join_all(calls).await {
+            assert_eq!(document.error(), "");
+        }
+        start.elapsed()
+    };
+    let healthy = tokio::join!(others(), bash("sleep 3; echo [] > /output/result.json")).0;
+    let hung = async {
+        let start = Instant::now();
+        let call = bash("sleep 3; echo [] > /output/result.json");
+        let freeze = async { stop_result_server(&runs(&cluster).await) };
+        (tokio::join!(call, freeze).0, start.elapsed())
+    };
+    let begun = seen.count();
+    let beside = async {
+        seen.at_least(begun + 1).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        others().await
+    };
+    let ((document, took), beside): ((Document, _), _) = tokio::join!(hung, beside);
+    println!(
+        "{} calls: {healthy:?} beside a healthy result server, {beside:?} beside one that hung for {took:?}",
+        CALLS - 1
+    );
+    assert!(document.error().starts_with("ResultUnavailable: result.json could not be read: "), "{document:?}");
+    assert!(beside < healthy.mul_f64(1.25), "{beside:?}, {healthy:?} without it");
+    cluster.end().await;
+}
+
+/// The pod of the call, as soon as it runs.
+async fn runs(cluster: &Cluster) -> Pod {
+    until("the pod runs", || async {
+        let pod = cluster.the_pod().await;
+        let is_running = pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+        if is_running { Ok(pod) } else { Err("not yet") }
+    })
+    .await
+}
+
+/// Stops the processes of a pod's result server, which keep their sockets.
+fn stop_result_server(pod: &Pod) {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref()).unwrap();
+    let server = statuses.iter().find(|status| status.name != "main").unwrap();
+    let id = server.container_id.as_ref().unwrap().rsplit('/').next().unwrap();
+    let is_of_server = |process: &fs::DirEntry| {
+        fs::read_to_string(process.path().join("cgroup")).is_ok_and(|cgroup| cgroup.contains(id))
+    };
+    let processes: Vec<_> = fs::read_dir("/proc").unwrap().map(Result::unwrap).filter(is_of_server).collect();
+    assert!(!processes.is_empty(), "the result server of {:?} is on another machine", pod.meta().name);
+    for process in processes {
+        assert!(Command::new("kill").arg("-STOP").arg(process.file_name()).status().unwrap().success());
+    }
+}
