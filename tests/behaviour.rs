@@ -85,12 +85,11 @@ const ROWS: &[Row] = &[
         proofs: &[
             "cases: an image that is not there is an error",
             "cluster/failures: an_image_that_cannot_be_pulled_is_named",
-            "cluster/failures: a_registry_that_says_no_is_quoted",
         ],
     },
     Row {
         what_happened: "cannot start: the registry does not answer",
-        proofs: &["cluster/failures: a_registry_that_does_not_answer_ends_with_the_time_to_start"],
+        proofs: &["cluster/node: a_registry_that_is_away_is_named"],
     },
     Row {
         what_happened: "cannot start: CreateContainerConfigError",

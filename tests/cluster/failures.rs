@@ -8,10 +8,7 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, EvictParams};
 use rstest::rstest;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::thread;
 
 /// Runs a call, and does something to its pod when that is in this state.
 async fn disturbed(cluster: &Cluster, inputs: Value, state: &str, disturbance: Disturbance) -> Document {
@@ -98,7 +95,11 @@ async fn a_namespace_on_its_way_out_takes_no_pods() {
 }
 
 #[rstest]
-#[case::nobody_listens("127.0.0.1:1/app:1", "ErrImagePull: ", "127.0.0.1:1")]
+#[case::no_such_repository(
+    "registry.example/nobody/app:1",
+    "ErrImagePull: ",
+    "registry.example/nobody/app:1: not found"
+)]
 #[case::no_such_tag("bash:no-such-tag", "ErrImagePull: ", "no-such-tag")]
 #[tokio::test]
 #[ignore = "needs a cluster"]
@@ -106,53 +107,6 @@ async fn an_image_that_cannot_be_pulled_is_named(#[case] image: &str, #[case] er
     let cluster = Cluster::start(Route::PodIp).await;
     let document = cluster.call(json!({"image": image, "command": ["true"]})).await;
     assert!(document.error().starts_with(error) && document.error().contains(words), "{document:?}");
-    cluster.end().await;
-}
-
-/// A registry of a test's own, on the node's loopback address, where no encryption is asked for.
-fn registry(answer: Option<&'static str>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        let mut open = vec![];
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            if let Some(answer) = answer {
-                let _ = stream.read(&mut [0; 4096]);
-                let _ = stream.write_all(answer.as_bytes());
-            } else {
-                open.push(stream);
-            }
-        }
-    });
-    address
-}
-
-/// On a cluster whose node is this machine.
-#[tokio::test]
-#[ignore = "needs a cluster"]
-async fn a_registry_that_says_no_is_quoted() {
-    let cluster = Cluster::start(Route::PodIp).await;
-    let registry = registry(Some(
-        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"r\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-    ));
-    let document = cluster.call(json!({"image": format!("{registry}/app:1"), "command": ["true"]})).await;
-    assert!(document.error().starts_with("ErrImagePull: ") && document.error().contains("401"), "{document:?}");
-    cluster.end().await;
-}
-
-/// On a cluster whose node is this machine.
-#[tokio::test]
-#[ignore = "needs a cluster"]
-async fn a_registry_that_does_not_answer_ends_with_the_time_to_start() {
-    let cluster = Cluster::start(Route::PodIp).await;
-    let image = format!("{}/app:1", registry(None));
-    let document = cluster.call(json!({"image": image, "command": ["true"], "start_timeout": "4s"})).await;
-    assert_eq!(
-        document.error(),
-        "StartTimeout: the container did not start within 4s: its image was still being pulled, or its files mounted \
-         (ContainerCreating)"
-    );
     cluster.end().await;
 }
 

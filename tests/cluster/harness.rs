@@ -12,10 +12,8 @@ use kube::config::Kubeconfig;
 use kube::{Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::env;
 use std::fmt::Debug;
 use std::fs;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -227,16 +225,4 @@ pub async fn until<T, E: Debug, F: Future<Output = Result<T, E>>>(what: &str, mu
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
-}
-
-/// What stops and starts the parts of the cluster, which is on this machine then: `ctl("stop", "kube-apiserver")`. None, and
-/// a word about it, where `HOPS_TEST_CLUSTER_CTL` names no such program.
-pub fn ctl() -> Option<impl Fn(&str, &str)> {
-    let Some(program) = env::var_os("HOPS_TEST_CLUSTER_CTL") else {
-        println!("skipped: HOPS_TEST_CLUSTER_CTL names no program that stops and starts the cluster's parts");
-        return None;
-    };
-    Some(move |verb: &str, part: &str| {
-        assert!(Command::new(&program).args([verb, part]).status().unwrap().success(), "{verb} {part}");
-    })
 }

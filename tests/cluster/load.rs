@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -27,6 +28,18 @@ const CALLS: usize = 50;
 
 /// What one test counts must not hold another's requests.
 static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// What stops and starts the parts of the cluster, which is on this machine then: `ctl("stop", "kube-apiserver")`. None, and
+/// a word about it, where `HOPS_TEST_CLUSTER_CTL` names no such program.
+fn ctl() -> Option<impl Fn(&str, &str)> {
+    let Some(program) = env::var_os("HOPS_TEST_CLUSTER_CTL") else {
+        println!("skipped: HOPS_TEST_CLUSTER_CTL names no program that stops and starts the cluster's parts");
+        return None;
+    };
+    Some(move |verb: &str, part: &str| {
+        assert!(Command::new(&program).args([verb, part]).status().unwrap().success(), "{verb} {part}");
+    })
+}
 
 /// The sum of a metric of the API server's over all series with these labels.
 async fn metric(client: &Client, name: &str, labels: &[&str]) -> u64 {

@@ -1,8 +1,8 @@
 //! Servers that go away for a while and come back, with calls in flight.
 
-use super::ALONE;
-use super::harness::{Cluster, Route, ctl};
+use super::harness::{Cluster, Route};
 use super::service::{Seen, awaited, kill, kube, no_pods, request, start};
+use super::{ALONE, ctl};
 use hops_k8s_tests::nats::{Installation, Server};
 use serde_json::json;
 use std::sync::Arc;

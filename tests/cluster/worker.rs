@@ -1,14 +1,16 @@
 //! Workers that are killed, on a real cluster and a real nats-server: one pod and one result for each request.
 
-use super::harness::{Cluster, Route};
+use super::harness::{Cluster, Route, until};
 use super::service::{Seen, awaited, kill, kube, no_pods, process, request, start};
 use async_trait::async_trait;
 use hops_k8s::pods::kube::KubePods;
 use hops_k8s::pods::{ContainerState, Error, FoundPod, Identity, Pod, PodSpec, PodStatus, Pods};
+use hops_k8s_tests::dir_with;
 use hops_k8s_tests::nats::{Installation, Server};
 use rstest::rstest;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fs;
 use std::pin::Pin;
 use std::process::Command;
 use std::sync::Arc;
@@ -193,6 +195,42 @@ async fn a_process_that_is_to_end_leaves_its_pods_to_the_next() {
     installation.all_answered().await;
     no_pods(&cluster).await;
     assert_eq!(seen.count(), 20, "pods created");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn a_policy_that_is_replaced_holds_for_the_requests_after_it() {
+    let cluster = Cluster::start(Route::PodIp).await;
+    let server = Server::start_for(&cluster.namespace, 1024 * 1024);
+    let installation = Installation::start(&server).await;
+    let seen = Seen::watch(&cluster);
+    let dir = dir_with(&[("policy.yaml", "namespaces: [hops-test-*]\nmax-timeout: 10s\n")]);
+    let policy = dir.path().join("policy.yaml");
+    let worker = process(&server, &["--policy", policy.to_str().unwrap()]);
+    request(&cluster, &installation, 0..5, 5, json!({})).await;
+    request(&cluster, &installation, 5..6, 600, json!({})).await;
+    seen.at_least(6).await;
+
+    fs::write(&policy, "namespaces: [others]\n").unwrap();
+    assert!(Command::new("kill").args(["-HUP", &worker.0.id().to_string()]).status().unwrap().success());
+    let mut number = 5;
+    until("the new policy holds", || {
+        number += 1;
+        let (cluster, installation) = (&cluster, &installation);
+        async move {
+            request(cluster, installation, number..number + 1, 0, json!({})).await;
+            let document = installation.awaited("seq", &number.to_string()).await;
+            if document.error().starts_with("PolicyDenied: ") { Ok(()) } else { Err(document) }
+        }
+    })
+    .await;
+    // Those that ran already keep what they had, the end of their time included.
+    awaited(&installation, 5).await;
+    let document = installation.awaited("seq", "5").await;
+    assert!(document.error().starts_with("Timeout: "), "{document:?}");
+    installation.all_answered().await;
+    no_pods(&cluster).await;
     cluster.end().await;
 }
 

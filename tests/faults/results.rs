@@ -80,8 +80,9 @@ fn a_result_that_hangs_delays_no_other() {
         let hanging = cluster.begin(json!({}));
         tokio::time::sleep(Duration::from_secs(2)).await;
         let beside = others().await;
-        println!("49 calls, the slowest: {:?}, beside one that hangs {:?}", alone.iter().max(), beside.iter().max());
-        assert!(beside.iter().max() <= alone.iter().max().map(|slowest| slowest * 2).as_ref());
+        let [alone, beside] = [alone, beside].map(|times| times.into_iter().max().unwrap());
+        println!("49 calls, the slowest: {alone:?}, beside one that hangs {beside:?}");
+        assert!(beside < alone * 2);
         assert_eq!(hanging.await.unwrap().error(), "");
         cluster.end(99).await;
     });

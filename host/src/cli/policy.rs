@@ -102,6 +102,7 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroUsi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rstest::rstest;
 
     fn parsed(text: &str) -> Result<String, String> {
@@ -147,5 +148,28 @@ mod tests {
         let error = parsed(text).unwrap_err();
         assert!(error.starts_with(&format!("/p.yaml:{expected}")), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
+    }
+
+    /// Lines of which most are right.
+    fn any_yaml() -> impl Strategy<Value = String> {
+        let keys = ["namespaces", "images", "require-digest", "max-cpu", "max-timeout", "max-calls", "allow", "allow "];
+        let values = ["[team-*, ci]", "['[a', '**']", "true", "1.5", "512Mi", "90m", "20", "[env]", "~", "&a [*a]", ""];
+        let of = |texts: &[&str]| prop::sample::select(texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let line = (of(&keys), prop_oneof![6 => of(&values), 1 => any::<String>()]);
+        prop::collection::vec(line.prop_map(|(key, value)| format!("{key}: {value}\n")), 0..5)
+            .prop_map(|lines| lines.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_in_one_line(text in prop_oneof![any::<String>(), any_yaml()]) {
+            match parsed(&text) {
+                Ok(policy) => prop_assert!(policy.contains("result ≤ "), "{policy}"),
+                Err(error) => {
+                    prop_assert!(error.starts_with("/p.yaml"), "{error}");
+                    prop_assert_eq!(error.lines().count(), 1, "{}", error);
+                }
+            }
+        }
     }
 }
