@@ -304,7 +304,15 @@ impl<'a> Hcl<'a> {
                 (Some(name.name.as_str()), format!("{kind}; known are {}", functions::NAMES.join(", ")))
             }
             ErrorKind::FuncCall(name, what) => (Some(name.name.as_str()), format!("{}: {what}", name.name)),
-            ErrorKind::NoSuchKey(name) => (Some(name.as_str()), kind.to_string()),
+            ErrorKind::NoSuchKey(name) => (Some(name.as_str()), format!("no such key {name:?}")),
+            // Values are not told: they may be long, and secret.
+            ErrorKind::Unexpected(value, expected) => (None, format!("expected {expected}, found {}", kind_of(value))),
+            ErrorKind::UnaryOp(operator, value) => {
+                (None, format!("`{operator}` cannot be applied to {}", kind_of(value)))
+            }
+            ErrorKind::BinaryOp(left, operator, right) => {
+                (None, format!("`{operator}` cannot be applied to {} and {}", kind_of(left), kind_of(right)))
+            }
             _ => (None, kind.to_string()),
         };
         let mut search = Search { name: culprit.unwrap_or_default(), found: None };
@@ -318,7 +326,18 @@ impl<'a> Hcl<'a> {
     }
 
     fn problem(&mut self, span: Option<Range<usize>>, what: impl Into<String>) {
-        self.problems.push((self.place(span), what.into()));
+        self.problems.push((self.place(span), what.into().replace('\n', " ")));
+    }
+}
+
+fn kind_of(value: &hcl::Value) -> &'static str {
+    match value {
+        hcl::Value::Null => "null",
+        hcl::Value::Bool(_) => "a boolean",
+        hcl::Value::Number(_) => "a number",
+        hcl::Value::String(_) => "a string",
+        hcl::Value::Array(_) => "an array",
+        hcl::Value::Object(_) => "an object",
     }
 }
 

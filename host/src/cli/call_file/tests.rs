@@ -99,13 +99,20 @@ fn inputs_keep_their_order() {
      a.hops:4:13: undefined variable `bar`; give it with --set bar=…\n\
      a.hops:5:9: undefined function `upper`; known are env, file, jsondecode, jsonencode\n"
 )]
+#[case::operators(
+    "call k8s_run {\n  inputs = {\n    a = -[1]\n    b = {x = 1} + \"s3cret\"\n    c = true ? 1 : 2\n    d = 1 ? 2 : 3\n  }\n}",
+    "a.hops:3:9: `-` cannot be applied to an array\n\
+     a.hops:4:9: `+` cannot be applied to an object and a string\n\
+     a.hops:6:9: expected a boolean, found a number\n"
+)]
+#[case::key("call k8s_run {\n  inputs = { a = {}[\"x\\ny\"] }\n}", "a.hops:2:18: no such key \"x\\ny\"\n")]
 fn what_is_no_call_is_an_error_with_its_place(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(lines(&parse(Path::new("a.hops"), text, &Variables::new()).unwrap_err()), expected);
 }
 
 #[rstest]
-#[case::event("event.nothing", "3:15: no such key: `nothing`")]
-#[case::event_deep("\"x ${event.repo.nam}\"", "3:25: no such key: `nam`")]
+#[case::event("event.nothing", "3:15: no such key \"nothing\"")]
+#[case::event_deep("\"x ${event.repo.nam}\"", "3:25: no such key \"nam\"")]
 #[case::no_variable(
     "env(\"HOPS_TEST_NOT_SET\")",
     "3:9: env: the environment variable HOPS_TEST_NOT_SET is not set; set it, or give a default: env(\"HOPS_TEST_NOT_SET\", \"\")"
