@@ -1,6 +1,9 @@
 package hopsk8s
 
-import "errors"
+import (
+	"cmp"
+	"errors"
+)
 
 // The types of the contract, wit/pods.wit and wit/deps/app/app.wit, as Go has them.
 
@@ -40,7 +43,7 @@ func asPodSpec(v *val) PodSpec {
 
 func newStatus(s *PodStatus) val {
 	return newRecord(
-		field{"phase", newEnum(string(s.Phase))},
+		field{"phase", newEnum(string(cmp.Or(s.Phase, Pending)))},
 		field{"cause", newCause(s.Cause)},
 		field{"unschedulable", newOptionOf(s.Unschedulable, newString)},
 		field{"waits-for-room", newBool(s.WaitsForRoom)},

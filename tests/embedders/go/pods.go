@@ -89,6 +89,7 @@ const (
 
 // PodStatus is the state of a pod at one moment.
 type PodStatus struct {
+	// Phase is Pending if it is empty.
 	Phase Phase
 	// Cause is why the pod as a whole is in its phase.
 	Cause Cause

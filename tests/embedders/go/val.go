@@ -6,6 +6,7 @@ import "C"
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 	"unsafe"
 )
@@ -110,7 +111,9 @@ func asResult(v *val) (ok bool, content *val) {
 
 func fromName(name C.wasm_name_t) string { return C.GoStringN(name.data, C.int(name.size)) }
 
+// newName replaces what is not UTF-8, which Wasmtime would not survive.
 func newName(s string) C.wasm_name_t {
+	s = strings.ToValidUTF8(s, "\uFFFD")
 	var name C.wasm_name_t
 	C.wasm_byte_vec_new(&name, C.size_t(len(s)), chars(s))
 	return name
@@ -134,7 +137,9 @@ func newBytes(bytes []byte) val {
 	C.wasmtime_component_vallist_new_uninit(&list, C.size_t(len(bytes)))
 	items := unsafe.Slice(list.data, len(bytes))
 	for i, b := range bytes {
-		items[i] = newVal(C.WASMTIME_COMPONENT_U8, C.uint8_t(b))
+		// newVal would allocate for each byte.
+		items[i].kind = C.WASMTIME_COMPONENT_U8
+		items[i].of[0] = b
 	}
 	return newVal(C.WASMTIME_COMPONENT_LIST, list)
 }

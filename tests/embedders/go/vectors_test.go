@@ -58,7 +58,7 @@ type state struct {
 }
 
 func (s state) status() *PodStatus {
-	status := &PodStatus{
+	return &PodStatus{
 		Phase:         s.Phase,
 		Cause:         s.Cause,
 		Unschedulable: s.Unschedulable,
@@ -68,10 +68,6 @@ func (s state) status() *PodStatus {
 		Main:          ContainerState(s.Main),
 		Sidecar:       (*ContainerState)(s.Sidecar),
 	}
-	if status.Phase == "" {
-		status.Phase = Pending
-	}
-	return status
 }
 
 type jsonState ContainerState
