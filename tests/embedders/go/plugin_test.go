@@ -156,6 +156,17 @@ func TestPanicOfPodsReachesCaller(t *testing.T) {
 	_, _ = plugin(t).Call(t.Context(), pods, "run", inputs)
 }
 
+func TestTextThatIsNotUTF8(t *testing.T) {
+	v := vectorOf(t, "exit-code")
+	v.Pod.Log = "\xff"
+	pods := &scripted{script: v.Pod, start: v.Time, now: v.Time}
+	for _, text := range []string{v.inputs(), "\xff"} {
+		if result, err := plugin(t).callAt(t.Context(), pods, pods.clock, "run", text); err != nil || !strings.Contains(result, `"errored":true`) {
+			t.Error(result, err)
+		}
+	}
+}
+
 func TestLargeResult(t *testing.T) {
 	v := vectorOf(t, "immediate")
 	text := strings.Repeat("x", 8<<20)

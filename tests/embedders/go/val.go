@@ -22,13 +22,20 @@ func of[T any](v *val, kind C.wasmtime_component_valkind_t) T {
 	if v == nil || v.kind != kind {
 		panic(mismatch("a value is not of the type that the contract says"))
 	}
-	return *(*T)(unsafe.Pointer(&v.of))
+	var content T
+	copy(bytesOf(&content), v.of[:])
+	return content
 }
 
 func newVal[T any](kind C.wasmtime_component_valkind_t, content T) val {
 	v := val{kind: kind}
-	*(*T)(unsafe.Pointer(&v.of)) = content
+	copy(v.of[:], bytesOf(&content))
 	return v
+}
+
+// bytesOf is for copying: Go sees a union as bytes, which it does not align as their content needs.
+func bytesOf[T any](content *T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(content)), unsafe.Sizeof(*content))
 }
 
 func asString(v *val) string { return fromName(of[C.wasm_name_t](v, C.WASMTIME_COMPONENT_STRING)) }
