@@ -26,7 +26,7 @@ export const systemClocks = {
 /** The plugin in a file, compiled once for any number of calls. */
 export async function load(path) {
   if (!WebAssembly.Suspending) {
-    throw new Error(`Node ${process.version} cannot suspend WebAssembly until a promise is settled; use Node 26 or later`);
+    throw new Error(`Node ${process.version} cannot have WebAssembly wait for a promise; use Node 26 or later`);
   }
   const { files } = await transpile(path, {
     name: 'plugin',
@@ -59,11 +59,12 @@ class Plugin {
   }
 
   /**
-   * The result document, as JSON text, of a call whose inputs are JSON text. A call that fails, bad inputs included, has
-   * a result as well, with `errored` set. When the promise is settled, the call's pods are deleted; `signal` cancels it.
+   * The result document, as JSON text, of a call whose inputs are JSON text. A call that fails, bad inputs included,
+   * has a result as well, with `errored` set. When the promise is settled, the call's pods are deleted; `signal`
+   * cancels the call.
    *
-   * `pods.create(spec, signal)` gives a pod with the methods of `pods.wit` in camel case, all of them asynchronous. They
-   * throw `PodError`. `delete` is not called for a pod to keep.
+   * `pods.create(spec, signal)` gives a pod with the methods of `pods.wit` in camel case, all of them asynchronous but
+   * for `name`, which is a string. They throw `PodError`. `delete` is not called for a pod to keep.
    */
   async call(handler, inputs, pods, { signal, clocks = systemClocks } = {}) {
     signal?.throwIfAborted();

@@ -66,8 +66,7 @@ class KubePod:
     def wait(self, timeout_ms: int) -> Record | None:
         end = time.monotonic() + timeout_ms / 1000
         while (status := _status(self._seen, self._deleted)) == self._told:
-            left = end - time.monotonic()
-            if left <= 0:
+            if (left := end - time.monotonic()) <= 0:
                 return None
             self._request("watch", "pods", self._see_next, min(left, 60))
         self._told = status
@@ -163,10 +162,9 @@ def _status(pod: V1Pod, deleted: bool) -> Record:
     disruption = conditions.get(("DisruptionTarget", "True"))
     states = {container.name: _state(container.state) for container in pod.status.container_statuses or []}
     return pod_status(
-        phase=pod.status.phase.lower(),
-        cause=record(**_words(pod.status)),
+        phase=pod.status.phase.lower(), cause=_cause(pod.status),
         unschedulable=unscheduled and (unscheduled.message or ""),
-        disruption=disruption and record(**_words(disruption)),
+        disruption=disruption and _cause(disruption),
         deleted=deleted or pod.metadata.deletion_timestamp is not None,
         main=states.get(MAIN, Variant("waiting", NOTHING)),
         sidecar=states.get(SIDECAR, Variant("waiting", NOTHING)),
@@ -175,12 +173,12 @@ def _status(pod: V1Pod, deleted: bool) -> Record:
 
 def _state(state: V1ContainerState) -> Variant:
     if end := state.terminated:
-        return Variant("terminated", record(exit_code=end.exit_code, **_words(end)))
-    return Variant("running") if state.running else Variant("waiting", record(**_words(state.waiting)))
+        return Variant("terminated", record(exit_code=end.exit_code, **vars(_cause(end))))
+    return Variant("running") if state.running else Variant("waiting", _cause(state.waiting))
 
 
-def _words(of) -> dict[str, str]:
-    return {"reason": getattr(of, "reason", None) or "", "message": getattr(of, "message", None) or ""}
+def _cause(of) -> Record:
+    return record(reason=getattr(of, "reason", None) or "", message=getattr(of, "message", None) or "")
 
 
 def _manifest(name: str, spec: SimpleNamespace) -> dict:
@@ -208,6 +206,6 @@ def _manifest(name: str, spec: SimpleNamespace) -> dict:
     }
     return {"metadata": {"name": name, "labels": LABELS}, "spec": {
         "containers": [main, sidecar], "volumes": volumes, "restartPolicy": "Never",
-        "activeDeadlineSeconds": max(1, math.ceil(spec.lifetime_ms / 1000)),
-        "automountServiceAccountToken": False, "enableServiceLinks": False,
+        "activeDeadlineSeconds": max(1, math.ceil(spec.lifetime_ms / 1000)), "enableServiceLinks": False,
+        "automountServiceAccountToken": False,
     }}

@@ -96,7 +96,9 @@ class _Call:
             with root.add_instance("wasi:clocks/monotonic-clock@0.2.0") as clock:
                 clock.add_func("now", self._import(self._clocks.monotonic_ns))
             with root.add_instance("hiphops:k8s/pods@0.1.0") as pods:
-                pods.add_resource("pod", ResourceType.host(POD), lambda _, number: _outside_wasmtime(self._drop, number))
+                pods.add_resource(
+                    "pod", ResourceType.host(POD), lambda _, number: _outside_wasmtime(self._drop, number)
+                )
                 pods.add_func("[static]pod.create", self._import(self._create))
                 pods.add_func("[method]pod.name", self._import(lambda pod: pod.name))
                 pods.add_func("[method]pod.wait", self._import(lambda pod, timeout_ms: pod.wait(timeout_ms)))
