@@ -292,7 +292,11 @@ impl<'a> Hcl<'a> {
             return None;
         }
         let kind = match parsed.evaluate(&self.context) {
-            Ok(value) => return Some(value),
+            Ok(value) if is_finite(&value) => return Some(value),
+            Ok(_) => {
+                self.problem(span, "a number is not finite; is something divided by 0?");
+                return None;
+            }
             Err(error) => error.into_kind(),
         };
         let (culprit, what) = match &kind {
@@ -327,6 +331,16 @@ impl<'a> Hcl<'a> {
 
     fn problem(&mut self, span: Option<Range<usize>>, what: impl Into<String>) {
         self.problems.push((self.place(span), what.into().replace('\n', " ")));
+    }
+}
+
+/// JSON has no infinite numbers: they would become null.
+fn is_finite(value: &hcl::Value) -> bool {
+    match value {
+        hcl::Value::Number(number) => number.as_f64().is_none_or(f64::is_finite),
+        hcl::Value::Array(items) => items.iter().all(is_finite),
+        hcl::Value::Object(items) => items.values().all(is_finite),
+        hcl::Value::Null | hcl::Value::Bool(_) | hcl::Value::String(_) => true,
     }
 }
 
