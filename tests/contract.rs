@@ -52,7 +52,7 @@ fn a_plugin_runs_in_hosts_of_every_published_version() {
 #[case::nothing("", "", true)]
 #[case::an_export_more("  /// All that is wrong", "  more: func();\n  /// All that is wrong", true)]
 #[case::an_import_more("    /// Deletes the pod and", "    more: func();\n    /// Deletes the pod and", false)]
-#[case::an_export_less("  describe: func() -> description;", "", false)]
+#[case::an_export_renamed("  describe: func() -> description;", "  tell: func() -> description;", false)]
 #[case::a_field_more("    deleted: bool,", "    deleted: bool,\n    more: bool,", false)]
 #[case::a_field_less("    waits-for-room: bool,", "", false)]
 #[case::a_case_more("enum phase { pending,", "enum phase { more, pending,", false)]
