@@ -8,11 +8,14 @@ use hcl_edit::structure::{Block, Body, Structure};
 use hcl_edit::visit::{self, Visit};
 use hcl_edit::{Decorated, Ident, Span};
 use serde_json::value::RawValue;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Once;
 
 /// A call as it stands in a file.
 #[derive(Debug)]
@@ -291,13 +294,13 @@ impl<'a> Hcl<'a> {
             self.problem(span, what);
             return None;
         }
-        let kind = match parsed.evaluate(&self.context) {
-            Ok(value) if is_finite(&value) => return Some(value),
-            Ok(_) => {
-                self.problem(span, "a number is not finite; is something divided by 0?");
+        let kind = match unless_it_panics(|| parsed.evaluate(&self.context)) {
+            Some(Ok(value)) if is_finite(&value) => return Some(value),
+            Some(Err(error)) => error.into_kind(),
+            Some(Ok(_)) | None => {
+                self.problem(span, "a number is out of range; is something divided by 0?");
                 return None;
             }
-            Err(error) => error.into_kind(),
         };
         let (culprit, what) = match &kind {
             ErrorKind::UndefinedVar(name) if name.as_str() == "event" => {
@@ -332,6 +335,24 @@ impl<'a> Hcl<'a> {
     fn problem(&mut self, span: Option<Range<usize>>, what: impl Into<String>) {
         self.problems.push((self.place(span), what.into().replace('\n', " ")));
     }
+}
+
+/// hcl-rs panics where an operator has no value, as in `1 % 0`. This says nothing about it.
+fn unless_it_panics<T>(run: impl FnOnce() -> T) -> Option<T> {
+    thread_local! { static IS_QUIET: Cell<bool> = const { Cell::new(false) } }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !IS_QUIET.get() {
+                others(info);
+            }
+        }));
+    });
+    IS_QUIET.set(true);
+    let value = panic::catch_unwind(AssertUnwindSafe(run)).ok();
+    IS_QUIET.set(false);
+    value
 }
 
 /// JSON has no infinite numbers: they would become null.

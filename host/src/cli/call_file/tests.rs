@@ -105,11 +105,14 @@ fn inputs_keep_their_order() {
      a.hops:4:9: `+` cannot be applied to an object and a string\n\
      a.hops:6:9: expected a boolean, found a number\n"
 )]
-#[case::infinite(
-    "call k8s_run {\n  inputs = { a = [[1 / 0], 5 % 2]\n b = 1e308 * 10\n c = 0 / 0 }\n}",
-    "a.hops:2:20: a number is not finite; is something divided by 0?\n\
-     a.hops:3:6: a number is not finite; is something divided by 0?\n\
-     a.hops:4:6: a number is not finite; is something divided by 0?\n"
+#[case::out_of_range(
+    "call k8s_run {\n  inputs = { a = [[1 / 0], 5 % 2]\n b = 1e308 * 10\n c = 0 / 0\n d = 1 % 0\n e = -9223372036854775808 % -1\n f = 18446744073709551615 + 1 }\n}",
+    "a.hops:2:20: a number is out of range; is something divided by 0?\n\
+     a.hops:3:6: a number is out of range; is something divided by 0?\n\
+     a.hops:4:6: a number is out of range; is something divided by 0?\n\
+     a.hops:5:6: a number is out of range; is something divided by 0?\n\
+     a.hops:6:6: a number is out of range; is something divided by 0?\n\
+     a.hops:7:6: a number is out of range; is something divided by 0?\n"
 )]
 #[case::key("call k8s_run {\n  inputs = { a = {}[\"x\\ny\"] }\n}", "a.hops:2:18: no such key \"x\\ny\"\n")]
 fn what_is_no_call_is_an_error_with_its_place(#[case] text: &str, #[case] expected: &str) {
