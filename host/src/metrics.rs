@@ -9,16 +9,23 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// From a call that a warm node ends at once to one that takes an hour.
 const SECONDS: [f64; 14] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+
+/// The most outcomes that are told apart, and the longest: a plugin may invent them.
+const MOST_OUTCOMES: usize = 100;
+const LONGEST_OUTCOME: usize = 40;
 
 /// The metrics of a process, shared by all that run calls in it.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     calls: Family<Outcome, Counter>,
+    outcomes: Mutex<BTreeSet<String>>,
     durations: Family<StageLabel, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     adopted: Counter,
@@ -95,7 +102,17 @@ impl Default for Metrics {
             api_requests.clone(),
         );
         registry.register("api_retries", "Requests to the API server that were tried again", api_retries.clone());
-        Metrics { registry, calls, durations, in_flight, adopted, redelivered, api_requests, api_retries }
+        Metrics {
+            registry,
+            calls,
+            outcomes: Mutex::default(),
+            durations,
+            in_flight,
+            adopted,
+            redelivered,
+            api_requests,
+            api_retries,
+        }
     }
 }
 
@@ -118,8 +135,14 @@ impl Metrics {
     /// A call has ended; `outcome` is a result's [`outcome`], or a word for a call that has no result.
     pub fn call_ended(&self, outcome: &str, took: Duration) {
         self.in_flight.dec();
+        let outcome = if self.is_told_apart(outcome) { outcome } else { "Other" };
         self.calls.get_or_create_owned(&Outcome { outcome: outcome.into() }).inc();
         self.stage_ended(Stage::Total, took);
+    }
+
+    fn is_told_apart(&self, outcome: &str) -> bool {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.contains(outcome) || outcomes.len() < MOST_OUTCOMES && outcomes.insert(outcome.into())
     }
 
     /// A stage of a call has ended.
@@ -159,8 +182,11 @@ impl Metrics {
 /// The stable first word of a result's error, `Completed` without an error.
 pub fn outcome(error: Option<&str>) -> &str {
     let Some(error) = error else { return "Completed" };
+    let is_word = |word: &str| {
+        (1..=LONGEST_OUTCOME).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
     match error.split_once(':') {
-        Some((word, _)) if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric()) => word,
+        Some((word, _)) if is_word(word) => word,
         _ => "Error",
     }
 }
@@ -234,8 +260,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_plugin_that_invents_outcomes_does_not_fill_the_memory() {
+        let metrics = Metrics::default();
+        for number in 0..1000 {
+            metrics.call_ended(outcome(Some(&format!("Word{number}: a sentence"))), Duration::ZERO);
+        }
+        metrics.call_ended(outcome(Some("Word0: again")), Duration::ZERO);
+        let text = metrics.encode();
+        assert_eq!(text.matches("hops_calls_total{").count(), MOST_OUTCOMES + 1);
+        for line in [r#"hops_calls_total{outcome="Word0"} 2"#, r#"hops_calls_total{outcome="Other"} 900"#] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
     #[rstest]
     #[case(None, "Completed")]
+    #[case(Some("AWordThatIsNoWordButASentenceWithoutSpaces: so it seems"), "Error")]
     #[case(Some("Error: container exited with code 3"), "Error")]
     #[case(Some(": no word"), "Error")]
     #[case(Some("ImagePullBackOff: no such image"), "ImagePullBackOff")]
