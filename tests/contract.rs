@@ -44,7 +44,11 @@ fn a_plugin_runs_in_hosts_of_every_published_version() {
     let current = plugin_of(&Path::new(WORKSPACE).join("wit"));
     for version in published() {
         assert!(runs_in_host_of(&version, EMBEDDED), "the plugin, in a host of {}", version.display());
-        assert!(runs_in_host_of(&version, &current), "a plugin that uses all of wit/, in a host of {}", version.display());
+        assert!(
+            runs_in_host_of(&version, &current),
+            "a plugin that uses all of wit/, in a host of {}",
+            version.display()
+        );
     }
 }
 

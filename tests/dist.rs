@@ -29,8 +29,10 @@ fn main() -> Result<()> {
 
 /// What `hops` and the plugin in it are made of, as CycloneDX has it.
 fn bill_of_materials() -> Result<Value> {
-    let metadata = MetadataCommand::new().manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).exec()?;
-    let packages: BTreeMap<&PackageId, &Package> = metadata.packages.iter().map(|package| (&package.id, package)).collect();
+    let metadata =
+        MetadataCommand::new().manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).exec()?;
+    let packages: BTreeMap<&PackageId, &Package> =
+        metadata.packages.iter().map(|package| (&package.id, package)).collect();
     let ours = ["hops-k8s", "hops-k8s-plugin"];
     let roots = metadata.packages.iter().filter(|package| ours.contains(&package.name.as_str()));
     let used = used_by(&metadata, roots.map(|package| &package.id))?;

@@ -1,9 +1,7 @@
 //! Calls with what their pods do and the exact results, which hold for every host: see `vectors/README.md`.
 
 use hops_k8s::pods::memory::{Script, cause};
-use hops_k8s::pods::{
-    Cause, ContainerState, Error, Excess, Phase, PodSpec, PodStatus, Refusal, Rule, Terminated,
-};
+use hops_k8s::pods::{Cause, ContainerState, Error, Excess, Phase, PodSpec, PodStatus, Refusal, Rule, Terminated};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -265,11 +263,13 @@ impl From<&StateOf> for ContainerState {
         match state {
             StateOf::Waiting(cause) => ContainerState::Waiting(cause.into()),
             StateOf::Running => ContainerState::Running,
-            StateOf::Terminated(TerminatedOf { exit_code, reason, message }) => ContainerState::Terminated(Terminated {
-                exit_code: *exit_code,
-                reason: reason.clone(),
-                message: message.clone(),
-            }),
+            StateOf::Terminated(TerminatedOf { exit_code, reason, message }) => {
+                ContainerState::Terminated(Terminated {
+                    exit_code: *exit_code,
+                    reason: reason.clone(),
+                    message: message.clone(),
+                })
+            }
         }
     }
 }
