@@ -99,7 +99,7 @@ fn copy(from: &Path, to: &Path) {
         let ending = path.extension().and_then(|ending| ending.to_str());
         matches!(ending, Some("rs" | "toml" | "lock" | "wit" | "json"))
     };
-    if from.is_dir() && from.file_name().is_some_and(|name| name != "node_modules") {
+    if from.is_dir() && !from.ends_with("node_modules") && !from.ends_with(".venv") {
         fs::create_dir(to).unwrap();
         for entry in fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();

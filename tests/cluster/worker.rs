@@ -205,7 +205,7 @@ async fn a_policy_that_is_replaced_holds_for_the_requests_after_it() {
     let server = Server::start_for(&cluster.namespace, 1024 * 1024);
     let installation = Installation::start(&server).await;
     let seen = Seen::watch(&cluster);
-    let dir = dir_with(&[("policy.yaml", "namespaces: [hops-test-*]\nmax-timeout: 10s\n")]);
+    let dir = dir_with(&[("policy.yaml", "namespaces: [hops-test-*]\nmax-timeout: 30s\n")]);
     let policy = dir.path().join("policy.yaml");
     let worker = process(&server, &["--policy", policy.to_str().unwrap()]);
     request(&cluster, &installation, 0..5, 5, json!({})).await;
