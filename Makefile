@@ -26,6 +26,7 @@ test: setup ## Run all tests that need no cluster
 	  "'make cluster-test' runs them on the cluster in KUBECONFIG"
 	@echo "skipped: $$(cargo test --quiet --workspace --test engine -- --ignored --list | grep -c ': test$$') engine tests;" \
 	  "'make engine-test' runs them on the Docker or Podman in DOCKER_HOST"
+	@echo "skipped: the vectors in other hosts; 'make embedders' runs them"
 
 fuzz: setup ## Run the properties on random texts, statuses and files for FUZZ_SECONDS
 	end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); while [ $$(date +%s) -lt $$end ]; do \

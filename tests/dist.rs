@@ -36,14 +36,14 @@ fn bill_of_materials() -> Result<Value> {
     let ours = ["hops-k8s", "hops-k8s-plugin"];
     let roots = metadata.packages.iter().filter(|package| ours.contains(&package.name.as_str()));
     let used = used_by(&metadata, roots.map(|package| &package.id))?;
-    let components = used.iter().filter_map(|id| packages.get(id)).map(|package| component(package));
     let hops = metadata.packages.iter().find(|package| package.name == "hops-k8s").context("there is no hops-k8s")?;
+    let others = used.iter().filter(|id| **id != &hops.id).filter_map(|id| packages.get(id));
     Ok(json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "metadata": {"component": component(hops)},
-        "components": components.collect::<Vec<_>>(),
+        "components": others.map(|package| component(package)).collect::<Vec<_>>(),
     }))
 }
 
