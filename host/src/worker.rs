@@ -1,7 +1,7 @@
 //! Serving a hops installation: its queue sends requests, the worker runs them and sends the results.
 //!
-//! A request goes through these files: [`queue`] (a connection that delivers it) → [`request`] (what its subject says,
-//! and which pod is its) → [`call`] (from there to the acknowledgement). [`left_overs`] looks after the pods of workers that were ended in between.
+//! A request goes through these files: `queue` (a connection that delivers it) → `request` (what its subject says,
+//! and which pod is its) → `call` (from there to the acknowledgement). `left_overs` looks after the pods of workers that were ended in between.
 //!
 //! A request is acknowledged only when its result stands in the stream, and its pod is deleted only then. Until then
 //! whoever gets the request next, be it this worker or another, finds the pod by its name and adopts it: one request,

@@ -9,7 +9,7 @@
 //!   waits for its end and leaves nothing behind.
 //! - The *command* is PID 1 of namespaces of its own.
 //!
-//! The helper's standard input brings the [`Order`] and stays open as its lifeline: a byte after the order means
+//! The helper's standard input brings the `Order` and stays open as its lifeline: a byte after the order means
 //! SIGTERM, its end means kill and clean up. Whatever happens to the parent, its pods end that way.
 
 mod cgroup;
