@@ -17,7 +17,7 @@ help: ## Show this
 
 run: setup ## Run the document's example as a process of this machine
 	cargo build --workspace --bin hops
-	"$${CARGO_TARGET_DIR:-target}/debug/hops" run --local=process tests/example.hops
+	"$(TARGET_DIR)/debug/hops" run --local=process tests/example.hops
 
 test: setup ## Run all tests that need no cluster
 	cargo test --workspace $(CARGO_FLAGS)
@@ -55,9 +55,10 @@ embedders: setup ## Run the vectors in Rust, wasmtime, Python, Node and Go; with
 	  { echo "the five hosts do not agree, see $(LOG)" >&2; exit 1; }
 
 dist: setup ## Put what is distributed into target/dist: hops, k8s.wasm and its hash, a bill of materials, manifests
-	cargo build --workspace --release --bin hops --bin dist
+	cargo build --workspace --release --bin hops
+	cargo build --workspace --bin dist
 	rm -rf "$(TARGET_DIR)/dist"
-	"$(TARGET_DIR)/release/dist" "$(TARGET_DIR)/dist" "$(TARGET_DIR)/release/hops"
+	"$(TARGET_DIR)/debug/dist" "$(TARGET_DIR)/dist" "$(TARGET_DIR)/release/hops"
 	@ls -l "$(TARGET_DIR)/dist"
 
 soak: setup ## Play the scenarios with a faulty API server 200 times, until one fails

@@ -111,9 +111,14 @@ pub fn hops() -> &'static Path {
             build.arg("--release");
         }
         assert!(build.status().expect("cargo can be started").success(), "hops does not build");
-        let test = std::env::current_exe().expect("a test is a program");
-        test.parent().and_then(Path::parent).expect("tests lie in deps").join("hops")
+        target().join(if cfg!(debug_assertions) { "debug" } else { "release" }).join("hops")
     })
+}
+
+/// The folder that cargo builds in.
+pub fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a program");
+    test.ancestors().nth(3).expect("tests lie in target/PROFILE/deps").into()
 }
 
 /// A folder with these files, by name.

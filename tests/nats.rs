@@ -1,6 +1,6 @@
 //! A real nats-server, and a client that plays the hops server of an installation.
 
-use crate::Document;
+use crate::{Document, target};
 use async_nats::jetstream::consumer::{Info, PullConsumer};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, LastRawMessageErrorKind};
@@ -25,8 +25,7 @@ fn nats_server() -> &'static Path {
         if quiet(Command::new("nats-server").arg("--version")).is_ok_and(|status| status.success()) {
             return "nats-server".into();
         }
-        let test = std::env::current_exe().expect("a test is a program");
-        let tools = test.ancestors().nth(3).expect("tests lie in target/PROFILE/deps").join("tools");
+        let tools = target().join("tools");
         let server = tools.join("nats-server");
         if !server.exists() {
             let package = format!("github.com/nats-io/nats-server/v2@{VERSION}");

@@ -4,7 +4,7 @@
 mod harness;
 
 use harness::until;
-use hops_k8s_tests::hops;
+use hops_k8s_tests::{hops, target};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
@@ -31,8 +31,7 @@ async fn no_pod_and_no_config_map_is_left() {
 #[test]
 #[ignore = "needs the other tests to have run"]
 fn no_process_is_left() {
-    let target = hops().ancestors().nth(2).unwrap();
-    let programs = [hops().to_owned(), target.join("tools/nats-server")];
+    let programs = [hops().to_owned(), target().join("tools/nats-server")];
     let processes =
         fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path().join("exe")).ok());
     let left: Vec<_> = processes.filter(|program| programs.contains(program)).collect();

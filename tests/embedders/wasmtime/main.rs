@@ -1,21 +1,15 @@
 //! The vectors under the stock wasmtime CLI, with a component in place of a host.
 
 use hops_k8s::plugin::EMBEDDED;
+use hops_k8s_tests::target;
 use hops_k8s_tests::vector::Vector;
 use serde_json::{Value, json};
-use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 const VERSION: &str = "48.0.8";
-
-/// The folder of the build.
-fn target() -> PathBuf {
-    let test = env::current_exe().unwrap();
-    test.ancestors().nth(3).expect("tests lie in target/PROFILE/deps").into()
-}
 
 /// The CLI of the wasmtime that this workspace uses, which is built at the first need.
 fn wasmtime() -> PathBuf {
