@@ -1,12 +1,14 @@
 //! The result documents that the plugin gives, as far as the host looks into them, and those of its own.
 
-use crate::metrics;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::time::SystemTime;
 
 /// The outcome of a call that the plugin has no handler for.
 pub(crate) const UNKNOWN_HANDLER: &str = "UnknownHandler";
+
+/// The longest first word: a plugin may invent one.
+const LONGEST_WORD: usize = 40;
 
 #[derive(Deserialize)]
 struct Document<'a> {
@@ -25,10 +27,22 @@ struct Hops<'a> {
 /// The stable word for how the call ended; none if the text is no result document.
 pub(crate) fn outcome(text: &str) -> Option<String> {
     let document: Document = serde_json::from_str(text).ok()?;
-    Some(metrics::outcome(document.hops.error.as_deref()).to_owned())
+    Some(first_word(document.hops.error.as_deref()).to_owned())
 }
 
-/// The result of a call that has none but this error.
+/// The stable first word of a result's error, `Completed` without an error.
+pub(crate) fn first_word(error: Option<&str>) -> &str {
+    let Some(error) = error else { return "Completed" };
+    let is_word = |word: &str| {
+        (1..=LONGEST_WORD).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    match error.split_once(':') {
+        Some((word, _)) if is_word(word) => word,
+        _ => "Error",
+    }
+}
+
+/// The result of a call that has nothing but this error.
 pub(crate) fn errored(started: SystemTime, error: &str) -> String {
     let time = |time| humantime::format_rfc3339_millis(time).to_string();
     write(&time(started), &time(SystemTime::now()), error)
@@ -52,6 +66,7 @@ fn write(started_at: &str, finished_at: &str, error: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rstest::rstest;
     use serde_json::{Value, json};
 
     /// Texts that are nearly result documents.
@@ -86,6 +101,18 @@ mod tests {
             prop_assert_eq!((&replaced["errored"], &replaced["completed"], &replaced["done"]), (&true.into(), &false.into(), &true.into()));
             prop_assert_eq!((&replaced["body"], &replaced["json"]), (&"".into(), &Value::Null));
         }
+    }
+
+    #[rstest]
+    #[case(None, "Completed")]
+    #[case(Some("AWordThatIsNoWordButASentenceWithoutSpaces: so it seems"), "Error")]
+    #[case(Some("Error: container exited with code 3"), "Error")]
+    #[case(Some(": no word"), "Error")]
+    #[case(Some("ImagePullBackOff: no such image"), "ImagePullBackOff")]
+    #[case(Some("all went wrong: utterly"), "Error")]
+    #[case(Some("nothing"), "Error")]
+    fn the_first_word_is_one_word(#[case] error: Option<&str>, #[case] expected: &str) {
+        assert_eq!(first_word(error), expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Requests to the API server: tried again while that may help, and explained when it does not.
 
-use crate::metrics::Metrics;
+use crate::serve::metrics::Metrics;
 use crate::pods::{Error, Refusal, Rule};
 use backon::{ExponentialBuilder, Retryable};
 use hyper::header::RETRY_AFTER;

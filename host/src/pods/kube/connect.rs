@@ -5,7 +5,7 @@ use super::fetch::Route;
 use super::room::Room;
 use super::watch::Watch;
 use super::{Inner, KubePods};
-use crate::metrics::Metrics;
+use crate::serve::metrics::Metrics;
 use hyper::header::{HeaderValue, USER_AGENT};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
