@@ -215,18 +215,18 @@ async fn a_file_is_whole_or_an_error(#[case] size: usize, #[case] error: &str) {
 #[case::unreachable(Error::Unavailable("no answer from https://h".into()), "ClusterUnavailable: no answer from https://h")]
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_is_refused_gives_the_reason(#[case] refused: Error, #[case] error: &str) {
-    let document = play(Script { refused: Some(refused), ..Script::default() }, hello()).await;
+    let document = play(Script::refused(refused), hello()).await;
     assert_eq!(document.error(), error);
 }
 
 #[rstest]
-#[case::while_watching(Script { lost: Some(Error::Unavailable("gone for 5 minutes".into())), ..Script::default() }, "ClusterUnavailable: gone for 5 minutes")]
+#[case::while_watching(Script::default().lost(Error::Unavailable("gone for 5 minutes".into())), "ClusterUnavailable: gone for 5 minutes")]
 #[case::while_reading(
-    Script { files: [("result.json".to_owned(), Err(Error::Unavailable("connection refused".into())))].into(), ..Script::exits(0) },
+    Script::exits(0).unreadable("result.json", Error::Unavailable("connection refused".into())),
     "ResultUnavailable: result.json could not be read: connection refused"
 )]
 #[case::with_its_pod(
-    Script { files: [("result.json".to_owned(), Err(Error::Gone("no such pod".into())))].into(), ..Script::exits(0) },
+    Script::exits(0).unreadable("result.json", Error::Gone("no such pod".into())),
     "PodDeleted: no such pod"
 )]
 #[tokio::test(start_paused = true)]

@@ -129,7 +129,7 @@ proptest! {
     #[test]
     fn any_sentence_of_the_host_stays_whole(why: String) {
         let runtime = Runtime::new().unwrap();
-        let script = Script { refused: Some(Error::Other(why.clone())), ..Script::default() };
+        let script = Script::refused(Error::Other(why.clone()));
         let pods = Arc::new(Memory::new(move |_| script.clone()));
         let text = runtime.block_on(call_text(pods, r#"{"image":"a"}"#)).unwrap();
         let document = Document::parse(&text);

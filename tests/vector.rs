@@ -192,13 +192,12 @@ impl Vector {
             FileOf::Base64(text) => Ok(base64(text)),
             FileOf::Error(error) => Err(error.into()),
         };
-        Script {
-            refused: refused.as_ref().map(Error::from),
-            statuses: states.iter().map(|state| (Duration::from_millis(state.at_ms), state.into())).collect(),
-            lost: lost.as_ref().map(Error::from),
-            files: files.iter().map(|(path, file)| (path.clone(), content(file))).collect(),
-            log: log.clone(),
-        }
+        let mut script = Script::default().log(log.as_str());
+        script.refused = refused.as_ref().map(Error::from);
+        script.statuses = states.iter().map(|state| (Duration::from_millis(state.at_ms), state.into())).collect();
+        script.lost = lost.as_ref().map(Error::from);
+        script.files = files.iter().map(|(path, file)| (path.clone(), content(file))).collect();
+        script
     }
 }
 

@@ -30,7 +30,7 @@ fn load(misdeed: Misdeed) -> Plugin {
 async fn call_of(plugin: &Plugin, events: Events) -> Result<String, CallError> {
     let pods = Arc::new(Memory::new(|_| {
         let log = "a line\n".repeat(2000);
-        Script { log, ..Script::default().at(0, running()).file("x", vec![1; 8 << 20]) }
+        Script::default().at(0, running()).file("x", vec![1; 8 << 20]).log(log)
     }));
     let ctx = CallCtx::new(pods.clone(), Arc::new(Policy::default())).events(events);
     let called = plugin.call(ctx, "run", "{}").await;
