@@ -58,3 +58,4 @@ pub mod policy;
 pub mod worker;
 
 mod document;
+mod shared;
