@@ -11,6 +11,7 @@ pub mod runner;
 pub mod serve;
 
 mod document;
+mod shared;
 
 #[cfg(feature = "kube")]
 pub use kube;

@@ -9,13 +9,11 @@ pub use patterns::{PatternError, Patterns};
 pub(crate) use slots::Slot;
 
 use crate::pods::{Error, Excess, PodSpec};
+use crate::shared::env;
 use slots::{Most, Slots};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
-
-/// What every container is told by the plugin, and no call can choose.
-const OWN_ENV: [&str; 3] = ["HIPHOPS_INPUT_DIR", "HIPHOPS_OUTPUT_DIR", "HIPHOPS_RESULT_PATH"];
 
 /// Limits and permissions, enforced below the plugin.
 ///
@@ -145,7 +143,7 @@ impl Policy {
                 ));
             }
         }
-        let env: Vec<&str> = spec.env.iter().map(|(name, _)| &**name).filter(|name| !OWN_ENV.contains(name)).collect();
+        let env: Vec<&str> = spec.env.iter().map(|(name, _)| &**name).filter(|name| !env::ALL.contains(name)).collect();
         let nodes: Vec<String> = spec.node_selector.iter().map(|(label, value)| format!("{label}={value}")).collect();
         let asked = [
             ("env", env.join(", "), self.env),

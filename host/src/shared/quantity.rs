@@ -2,24 +2,23 @@
 
 /// A quantity in billionths, the finest unit there is. Too large ones are as large as can be.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub(super) struct Nanos(i128);
+pub struct Nanos(i128);
 
 const PER_UNIT: i128 = 1_000_000_000;
 
 impl Nanos {
-    #[allow(dead_code, reason = "the host reads quantities with this file too")]
-    pub(super) const fn of(units: i64) -> Self {
+    /// So many whole units.
+    pub const fn of(units: i64) -> Self {
         Nanos(units as i128 * PER_UNIT)
     }
 
     /// The number of billionths.
-    #[allow(dead_code, reason = "the host reads quantities with this file too")]
-    pub(super) fn get(self) -> i128 {
+    pub fn get(self) -> i128 {
         self.0
     }
 
     /// The quantity that a text stands for; none if it stands for none.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix('+').unwrap_or(text)),
