@@ -2,6 +2,7 @@
 //!
 //! [`Pods`] is the seam of backends. Each is one folder beside this file.
 
+mod causes;
 mod contract;
 pub mod engine;
 mod host;
