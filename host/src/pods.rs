@@ -2,6 +2,8 @@
 //!
 //! A backend implements [`Pods`] and [`Pod`]. Each has a folder beside this file, and none knows another.
 
+#[cfg(any(feature = "engine", feature = "kube"))]
+mod causes;
 #[cfg(feature = "engine")]
 pub mod engine;
 pub(crate) mod error;
