@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use futures::{FutureExt, stream};
 use hops_k8s::event::Events;
-use hops_k8s::plugin::CallCtx;
 use hops_k8s::imports::pods::Retained;
+use hops_k8s::plugin::CallCtx;
 use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::pods::{Error, Identity, Pod, PodSpec, PodStatus, Pods};
 use hops_k8s::policy::Policy;

@@ -1,11 +1,11 @@
 //! The built component in the host, with pods that play a script: what each ending of a pod makes of a result.
 
-use hops_k8s::runner::Runner;
 use hops_k8s::event::{Event, Events};
-use hops_k8s::plugin::{CallCtx, CallError, EMBEDDED, Limits, LoadError, Runtime};
+use hops_k8s::plugin::{CallCtx, CallError, EMBEDDED, Limits, LoadError, Plugin, Runtime};
 use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::pods::{Cause, ContainerState, Error, NoPods, Phase, PodSpec, PodStatus, Refusal, Rule};
 use hops_k8s::policy::Policy;
+use hops_k8s::runner::Runner;
 use hops_k8s_tests::{Document, call, call_with, component_of, plugin, plugins, policy, runner, runtime};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -91,7 +91,8 @@ async fn a_container_that_succeeds_without_a_file_gives_nothing() {
 )]
 #[tokio::test(start_paused = true)]
 async fn a_container_that_fails_gives_the_reason_and_its_file(#[case] end: PodStatus, #[case] error: &str) {
-    let script = Script::default().at(100, PodStatus::running()).at(200, end).file("result.json", r#"{"partial":true}"#);
+    let script =
+        Script::default().at(100, PodStatus::running()).at(200, end).file("result.json", r#"{"partial":true}"#);
     let document = play(script, hello()).await;
     assert_eq!(document.error(), error);
     assert_eq!(document.json(), &json!({"partial": true}));
@@ -379,7 +380,9 @@ async fn a_pod_lives_no_longer_than_the_policy_allows() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_for_its_turn_and_its_start_timeout_does_not_run_meanwhile() {
-    let pods = Arc::new(Memory::new(|_| Script::default().at(0, PodStatus::running()).at(600_000, PodStatus::exited(0, "Completed", ""))));
+    let pods = Arc::new(Memory::new(|_| {
+        Script::default().at(0, PodStatus::running()).at(600_000, PodStatus::exited(0, "Completed", ""))
+    }));
     let policy = policy(|policy| policy.max_calls_per_namespace = NonZeroUsize::new(1));
     let runner = runner(pods.clone(), policy).await;
     let call = |namespace| {

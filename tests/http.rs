@@ -1,10 +1,10 @@
 //! The HTTP endpoints over real connections, with pods that play scripts.
 
-use hops_k8s::serve::http::{ServerOptions, BindError, Server};
-use hops_k8s::serve::metrics::Metrics;
-use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::pods::PodStatus;
+use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::policy::{Patterns, Policy};
+use hops_k8s::serve::http::{BindError, Server, ServerOptions};
+use hops_k8s::serve::metrics::Metrics;
 use hops_k8s_tests::{Document, client::*, policy, runner};
 use rstest::rstest;
 use serde_json::json;

@@ -3,11 +3,11 @@
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
+use hops_k8s::pods::memory::{Memory, Script};
+use hops_k8s::pods::{PodStatus, Pods};
+use hops_k8s::policy::{Patterns, Policy};
 use hops_k8s::runner::Runner;
 use hops_k8s::serve::metrics::Metrics;
-use hops_k8s::pods::{PodStatus, Pods};
-use hops_k8s::pods::memory::{Memory, Script};
-use hops_k8s::policy::{Patterns, Policy};
 use hops_k8s::serve::worker::{QueueError, Worker, WorkerOptions};
 use hops_k8s_tests::nats::{Installation, Server};
 use hops_k8s_tests::{policy, runner};

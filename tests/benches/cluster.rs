@@ -2,10 +2,10 @@
 //! worker serves in a minute.
 
 use futures::StreamExt;
-use hops_k8s::serve::metrics::Metrics;
 use hops_k8s::pods::Pods;
 use hops_k8s::pods::kube::{KubeOptions, KubePods};
 use hops_k8s::policy::Policy;
+use hops_k8s::serve::metrics::Metrics;
 use hops_k8s::serve::worker::{Worker, WorkerOptions};
 use hops_k8s_tests::nats::{Installation, Server};
 use hops_k8s_tests::{Document, call, runner};

@@ -4,8 +4,8 @@ mod misdeeds;
 
 use hops_k8s::event::{Event, Events};
 use hops_k8s::plugin::{CallCtx, CallError, Limits, LoadError, Plugin};
-use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::pods::PodStatus;
+use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::policy::Policy;
 use hops_k8s_tests::{Document, call, component_of, runtime};
 use misdeeds::{ALL, Misdeed, NONE};
@@ -48,7 +48,10 @@ async fn answer(call: &'static str) -> String {
 /// Runs 100 calls of the true plugin at once, which have to succeed. The time that most of them took at the least.
 async fn good_calls() -> Duration {
     let pods = Arc::new(Memory::new(|_| {
-        Script::default().at(0, PodStatus::running()).at(20, PodStatus::exited(0, "Completed", "")).file("result.json", "[1]")
+        Script::default()
+            .at(0, PodStatus::running())
+            .at(20, PodStatus::exited(0, "Completed", ""))
+            .file("result.json", "[1]")
     }));
     let calls = (0..100).map(|_| {
         let pods = pods.clone();

@@ -215,7 +215,7 @@ impl Stages {
 mod tests {
     use super::*;
     use crate::pods::PodStatus;
-    
+
     #[test]
     fn the_text_is_what_prometheus_reads() {
         let metrics = Metrics::default();
