@@ -11,6 +11,7 @@ mod limits;
 pub mod memory;
 #[cfg(target_os = "linux")]
 pub mod process;
+pub(crate) mod reference;
 
 pub use crate::bindings::hiphops::k8s::pods::{
     Cause, ContainerState, Error, Excess, File, Phase, PodSpec, PodStatus, Refusal, Rule, Terminated,
