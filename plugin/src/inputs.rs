@@ -1,23 +1,16 @@
 //! The inputs of `k8s_run`: JSON text → checked inputs with their defaults filled in, or all that is wrong.
 
 mod json;
-mod quantity;
 
 pub use crate::bindings::exports::hiphops::app::app::Problem;
+use crate::shared::env;
+use crate::shared::quantity::Nanos;
 use json::Json;
-use quantity::Nanos;
 use serde_json::value::RawValue;
 use std::time::Duration;
 
 /// JSON Schema of the inputs object.
 pub const SCHEMA: &str = include_str!("inputs/schema.json");
-
-/// What the container finds in its environment whatever the inputs say.
-pub const ENV_INPUT_DIR: &str = "HIPHOPS_INPUT_DIR";
-/// See [`ENV_INPUT_DIR`].
-pub const ENV_OUTPUT_DIR: &str = "HIPHOPS_OUTPUT_DIR";
-/// See [`ENV_INPUT_DIR`]. Relative to the output directory, as `out_path` is.
-pub const ENV_RESULT_PATH: &str = "HIPHOPS_RESULT_PATH";
 
 /// Beyond this, the object is something else than inputs, and not worth a message for each name.
 const MOST_NAMES: usize = 100;
@@ -387,7 +380,7 @@ fn is_dns_label(text: &str) -> bool {
 }
 
 fn env_name(text: String) -> Checked {
-    if [ENV_INPUT_DIR, ENV_OUTPUT_DIR, ENV_RESULT_PATH].contains(&text.as_str()) {
+    if env::ALL.contains(&text.as_str()) {
         return Err("is set by the app and can't be changed".into());
     }
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);

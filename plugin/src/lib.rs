@@ -10,6 +10,8 @@ pub mod inputs;
 pub mod progress;
 pub mod request;
 pub mod result;
+#[path = "../../host/src/shared/mod.rs"]
+pub mod shared;
 
 use bindings::exports::hiphops::app::app::{CallError, Description, Guest, Handler, Problem};
 

@@ -1,8 +1,9 @@
 //! Checked inputs → what the host is asked to run.
 
 use crate::bindings::hiphops::k8s::pods::{File, PodSpec};
-use crate::inputs::{ENV_INPUT_DIR, ENV_OUTPUT_DIR, ENV_RESULT_PATH, Inputs};
+use crate::inputs::Inputs;
 use crate::progress::Limits;
+use crate::shared::env;
 use std::time::Duration;
 
 /// The run time of a container whose inputs set no `timeout`.
@@ -19,18 +20,18 @@ pub fn limits(inputs: &Inputs) -> Limits {
 pub fn pod_spec(inputs: Inputs) -> PodSpec {
     let limits = limits(&inputs);
     let lifetime = limits.start.saturating_add(limits.run).saturating_add(SLACK);
-    let mut env = inputs.env;
-    env.extend([
-        (ENV_INPUT_DIR.into(), inputs.in_dir.clone()),
-        (ENV_OUTPUT_DIR.into(), inputs.out_dir.clone()),
-        (ENV_RESULT_PATH.into(), inputs.out_path),
+    let mut variables = inputs.env;
+    variables.extend([
+        (env::INPUT_DIR.into(), inputs.in_dir.clone()),
+        (env::OUTPUT_DIR.into(), inputs.out_dir.clone()),
+        (env::RESULT_PATH.into(), inputs.out_path),
     ]);
     PodSpec {
         namespace: inputs.namespace,
         image: inputs.image,
         command: inputs.command,
         args: inputs.args,
-        env,
+        env: variables,
         cpu: inputs.cpu,
         memory: inputs.memory,
         input_dir: inputs.in_dir,

@@ -1,7 +1,8 @@
 //! Result file → result document.
 
-use serde::Serialize;
+use crate::shared::document::{Document, Hops, timestamp};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What a call comes to.
@@ -40,18 +41,10 @@ impl Outcome {
     pub fn document(&self, started: Duration, finished: Duration) -> String {
         let json = if self.is_json { serde_json::from_str::<&RawValue>(&self.text).ok() } else { None };
         let body = if self.is_json { "" } else { &*self.text };
-        let document = Document {
-            hops: Hops {
-                started_at: timestamp(started),
-                finished_at: timestamp(finished),
-                error: self.error.as_deref(),
-            },
-            errored: self.error.is_some(),
-            completed: self.error.is_none(),
-            done: true,
-            body,
-            json,
-        };
+        let time = |since_1970| timestamp(UNIX_EPOCH + since_1970).into();
+        let error = self.error.as_deref().map(Cow::from);
+        let hops = Hops { started_at: time(started), finished_at: time(finished), error };
+        let document = Document::new(hops, body, json);
         // In one piece: a large result would otherwise be copied, and its memory doubled, several times over.
         let error = self.error.as_deref().unwrap_or_default();
         let mut out = Vec::with_capacity(self.text.len() + escapes(body) + error.len() + escapes(error) + 512);
@@ -60,27 +53,6 @@ impl Outcome {
             Err(_) => String::new(),
         }
     }
-}
-
-#[derive(Serialize)]
-struct Document<'a> {
-    hops: Hops<'a>,
-    errored: bool,
-    completed: bool,
-    done: bool,
-    body: &'a str,
-    json: Option<&'a RawValue>,
-}
-
-#[derive(Serialize)]
-struct Hops<'a> {
-    started_at: String,
-    finished_at: String,
-    error: Option<&'a str>,
-}
-
-fn timestamp(since_1970: Duration) -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since_1970).to_string()
 }
 
 /// Objects and arrays are JSON whatever the file is called; a string, number or boolean only in a file that says so,

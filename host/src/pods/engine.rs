@@ -18,7 +18,7 @@ mod volume;
 
 pub use connect::{EngineError, EngineOptions};
 
-use super::kube::chain;
+use super::causes::chain;
 use super::{Error, Identity, MOST_LOG_BYTES, Pod, PodSpec, PodStatus, Pods};
 use async_trait::async_trait;
 use bollard::Docker;

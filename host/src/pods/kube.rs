@@ -12,7 +12,6 @@ mod room;
 mod status;
 mod watch;
 
-pub(super) use api::chain;
 pub use check::{PodTrouble, Step};
 pub use connect::{ConnectError, KubeOptions, Source};
 

@@ -1,6 +1,6 @@
 //! Pods that play a script: for tests of plugins and of embedders, without any container.
 
-use super::{Cause, ContainerState, Error, Excess, Identity, Phase, Pod, PodSpec, PodStatus, Pods, Terminated};
+use super::{Error, Excess, Identity, Pod, PodSpec, PodStatus, Pods};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::fmt;
@@ -35,8 +35,9 @@ impl Script {
 
     /// A pod that runs for a second and ends with this exit code.
     pub fn exits(code: i32) -> Self {
-        let end = exited(code, if code == 0 { "Completed" } else { "Error" }, "");
-        Script::default().at(0, waiting("ContainerCreating", "")).at(100, running()).at(1100, end)
+        let end = PodStatus::exited(code, if code == 0 { "Completed" } else { "Error" }, "");
+        let start = PodStatus::waiting("ContainerCreating", "");
+        Script::default().at(0, start).at(100, PodStatus::running()).at(1100, end)
     }
 
     /// Adds a status that holds from so many milliseconds after creation. Statuses are added in order of time.
@@ -73,31 +74,6 @@ impl Script {
         self.log = log.into();
         self
     }
-}
-
-/// A status in which the container waits.
-pub fn waiting(reason: &str, message: &str) -> PodStatus {
-    status(Phase::Pending, ContainerState::Waiting(cause(reason, message)))
-}
-
-/// A status in which the container runs.
-pub fn running() -> PodStatus {
-    status(Phase::Running, ContainerState::Running)
-}
-
-/// A status in which the container has ended.
-pub fn exited(exit_code: i32, reason: &str, message: &str) -> PodStatus {
-    let terminated = Terminated { exit_code, reason: reason.into(), message: message.into() };
-    status(Phase::Running, ContainerState::Terminated(terminated))
-}
-
-fn status(phase: Phase, main: ContainerState) -> PodStatus {
-    PodStatus { sidecar: Some(ContainerState::Running), ..super::status(phase, main) }
-}
-
-/// A cause, from its two parts.
-pub fn cause(reason: &str, message: &str) -> Cause {
-    Cause { reason: reason.into(), message: message.into() }
 }
 
 /// Pods that play scripts.

@@ -9,7 +9,7 @@ fn spec() -> PodSpec {
         image: "bash:5".into(),
         command: vec![],
         args: vec![],
-        env: OWN_ENV.map(|name| (name.into(), "/a".into())).to_vec(),
+        env: env::ALL.map(|name| (name.into(), "/a".into())).to_vec(),
         cpu: "250m".into(),
         memory: "128Mi".into(),
         input_dir: "/input".into(),

@@ -572,9 +572,9 @@ const NAME_TAKEN: &str = "is set by the app and can't be changed";
 #[case::equals("A=B", Some(NAME_RULE))]
 #[case::space("A B", Some(NAME_RULE))]
 #[case::non_ascii("Ä", Some(NAME_RULE))]
-#[case::input_dir(ENV_INPUT_DIR, Some(NAME_TAKEN))]
-#[case::output_dir(ENV_OUTPUT_DIR, Some(NAME_TAKEN))]
-#[case::result_path(ENV_RESULT_PATH, Some(NAME_TAKEN))]
+#[case::input_dir(env::INPUT_DIR, Some(NAME_TAKEN))]
+#[case::output_dir(env::OUTPUT_DIR, Some(NAME_TAKEN))]
+#[case::result_path(env::RESULT_PATH, Some(NAME_TAKEN))]
 fn a_variables_name_is_checked(#[case] name: &str, #[case] problem: Option<&str>) {
     let found = parse(&image_and(&format!(r#""env":{{{name:?}:"x"}}"#)));
     match problem {

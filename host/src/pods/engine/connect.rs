@@ -2,7 +2,7 @@
 
 use super::owner::{self, Owner};
 use super::{EnginePods, Inner};
-use crate::pods::kube::chain;
+use crate::pods::causes::chain;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::SystemVersion;

@@ -1,7 +1,7 @@
 //! Pulling images.
 
 use super::Inner;
-use crate::pods::kube::chain;
+use crate::pods::causes::chain;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bollard::auth::DockerCredentials;

@@ -1,6 +1,7 @@
 //! Requests to the API server: tried again while that may help, and explained when it does not.
 
-use crate::metrics::Metrics;
+use crate::serve::metrics::Metrics;
+use crate::pods::causes::chain;
 use crate::pods::{Error, Refusal, Rule};
 use backon::{ExponentialBuilder, Retryable};
 use hyper::header::RETRY_AFTER;
@@ -141,20 +142,6 @@ pub(super) fn backoff() -> ExponentialBuilder {
         .with_max_delay(Duration::from_secs(3))
         .with_jitter()
         .without_max_times()
-}
-
-/// An error and its causes, in one line, each said once.
-pub(in crate::pods) fn chain(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !said.contains(&words) {
-            said = format!("{said}: {words}");
-        }
-        next = cause.source();
-    }
-    said
 }
 
 /// Waits for the answer to a request, but no longer than this.

@@ -1,11 +1,12 @@
 //! Finding the cluster, and how to reach its pods.
 
-use super::api::{ApiServer, chain};
+use super::api::ApiServer;
 use super::fetch::Route;
 use super::room::Room;
 use super::watch::Watch;
 use super::{Inner, KubePods};
-use crate::metrics::Metrics;
+use crate::serve::metrics::Metrics;
+use crate::pods::causes::chain;
 use hyper::header::{HeaderValue, USER_AGENT};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};

@@ -1,8 +1,9 @@
 //! Reading a file from a pod's result server: over HTTP, from the pod's address or through the API server.
 
 use super::Inner;
-use super::api::{self, Action, backoff, chain};
+use super::api::{self, Action, backoff};
 use super::watch::{OUTAGE, Subscription};
+use crate::pods::causes::chain;
 use crate::pods::{Error, Excess};
 use backon::Retryable;
 use http_body_util::{BodyExt, Empty};
