@@ -14,6 +14,7 @@ mod limits;
 pub mod memory;
 #[cfg(all(feature = "process", target_os = "linux"))]
 pub mod process;
+pub(crate) mod reference;
 mod status;
 
 pub use crate::bindings::hiphops::k8s::pods::{Cause, ContainerState, File, Phase, PodSpec, PodStatus, Terminated};

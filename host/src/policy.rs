@@ -8,6 +8,7 @@ pub use patterns::{PatternError, Patterns};
 
 pub(crate) use slots::Slot;
 
+use crate::pods::reference::{Reference, excerpt};
 use crate::pods::{Error, Excess, PodSpec};
 use crate::shared::env;
 use slots::{Most, Slots};
@@ -123,18 +124,8 @@ impl Policy {
                 "the namespace {namespace:?} is none of this host's namespaces ({allowed}); choose one that is"
             ));
         }
-        let repository = patterns::repository(image);
-        if let Some(allowed) = self.images.as_ref().filter(|allowed| !allowed.admit(&repository)) {
-            return Some(format!(
-                "the image {image:?} is from {repository}, which is none of this host's images ({allowed}); use one \
-                 that is"
-            ));
-        }
-        if self.require_digest && !patterns::has_digest(image) {
-            return Some(format!(
-                "the image {image:?} has no digest, and this host requires one (require-digest); write it as \
-                 {repository}@sha256:…"
-            ));
+        if let Some(why) = self.denial_of_image(image) {
+            return Some(why);
         }
         for (what, asked, most) in [("cpu", cpu, &self.max_cpu), ("memory", memory, &self.max_memory)] {
             if let Some(most) = most.as_ref().filter(|most| !most.admits(asked)) {
@@ -154,6 +145,33 @@ impl Policy {
         let (name, asked, _) = asked.iter().find(|(_, asked, allowed)| !asked.is_empty() && !allowed)?;
         let key = name.replace('_', "-");
         Some(format!("this host does not allow {name} ({asked}); leave it out, or have its policy allow {key}"))
+    }
+
+    fn denial_of_image(&self, image: &str) -> Option<String> {
+        if self.images.is_none() && !self.require_digest {
+            return None;
+        }
+        let name = excerpt(image);
+        let reference = match Reference::parse(image) {
+            Ok(reference) => reference,
+            Err(why) => {
+                return Some(format!(
+                    "the image {name:?} is not a reference to an image: {why}; name it as in docker.io/library/bash:5"
+                ));
+            }
+        };
+        let repository = reference.repository();
+        if let Some(allowed) = self.images.as_ref().filter(|allowed| !allowed.admit(&repository)) {
+            return Some(format!(
+                "the image {name:?} is from {repository}, which is none of this host's images ({allowed}); use one that is"
+            ));
+        }
+        (self.require_digest && reference.digest().is_none()).then(|| {
+            format!(
+                "the image {name:?} has no digest, and this host requires one (require-digest); write it as \
+                 {repository}@sha256:…"
+            )
+        })
     }
 }
 
