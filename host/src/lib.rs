@@ -1,6 +1,7 @@
 //! Runs the Hiphops Kubernetes app, a sandboxed WebAssembly plugin, with pods of a real cluster.
 
 pub mod bindings;
+pub mod document;
 pub mod event;
 pub mod imports;
 pub mod plugin;
@@ -10,7 +11,6 @@ pub mod runner;
 #[cfg(feature = "serve")]
 pub mod serve;
 
-mod document;
 mod shared;
 
 #[cfg(feature = "kube")]

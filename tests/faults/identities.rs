@@ -16,7 +16,7 @@ use tokio::time::sleep;
 fn begin(cluster: &Cluster, identity: &Identity) -> JoinHandle<Document> {
     let ctx = CallCtx::new(cluster.pods.clone(), Arc::new(Policy::default())).identity(identity.clone());
     let inputs = json!({"image": "bash:5", "in_files": {"a.txt": "input"}}).to_string();
-    tokio::spawn(async move { Document::parse(&plugin().call(ctx, "run", &inputs).await.unwrap()) })
+    tokio::spawn(async move { Document::parse(plugin().call(ctx, "run", &inputs).await.unwrap().text()) })
 }
 
 fn identity() -> Identity {
