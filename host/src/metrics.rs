@@ -2,6 +2,7 @@
 
 use crate::event::Event;
 use crate::pods::ContainerState;
+use crate::pods::kube::ObserveRequests;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -160,22 +161,22 @@ impl Metrics {
         self.redelivered.inc();
     }
 
-    /// The API server has answered with this status: `2xx`, the code of an error, or `none` when no answer came.
-    pub(crate) fn api_answered(&self, code: &str) {
-        self.api_requests.get_or_create_owned(&Code { code: code.into() }).inc();
-    }
-
-    /// A request to the API server is tried again.
-    pub(crate) fn api_retried(&self) {
-        self.api_retries.inc();
-    }
-
     /// All metrics, as OpenMetrics text.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+impl ObserveRequests for Metrics {
+    fn answered(&self, code: &str) {
+        self.api_requests.get_or_create_owned(&Code { code: code.into() }).inc();
+    }
+
+    fn retried(&self) {
+        self.api_retries.inc();
     }
 }
 
@@ -240,8 +241,8 @@ mod tests {
         metrics.call_ended(outcome(Some("OOMKilled: at 128Mi")), Duration::from_secs(9));
         metrics.adopted();
         metrics.redelivered();
-        metrics.api_answered("2xx");
-        metrics.api_retried();
+        metrics.answered("2xx");
+        metrics.retried();
         let text = metrics.encode();
         for line in [
             "# TYPE hops_calls counter",

@@ -1,10 +1,13 @@
 //! A cluster in this process, with a clock that runs fast.
 
+use crate::forward;
 use crate::kubelet::{Results, exits};
 use crate::server::Server;
 use hops_k8s::pods::Pods;
 use hops_k8s::pods::kube::{KubeOptions, KubePods};
 use hops_k8s_tests::{Document, call, dir_with};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
 use serde_json::{Value, json};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,7 +20,7 @@ use tokio::time::{Instant, sleep};
 /// How long sockets are served, by the machine's clock, for each so much time on the clock of a scenario.
 const STEP: (Duration, Duration) = (Duration::from_micros(250), Duration::from_millis(200));
 
-/// How long pods wait for what others of ours take up.
+/// How long pods wait for room that other pods of this process take up.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Plays a scenario. Minutes pass in parts of a second: its clock is tokio's, which goes on as soon as there is nothing
@@ -46,12 +49,22 @@ pub enum Route {
     PortForward,
 }
 
+/// What an embedding program gives to reach the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Kubeconfig,
+    /// A kubeconfig that names a proxy.
+    Proxy,
+    Config,
+    Client,
+}
+
 /// An API server, its pods and a client.
 pub struct Cluster {
     pub pods: Arc<KubePods>,
     pub server: Arc<Server>,
     pub results: Results,
-    serving: [JoinHandle<()>; 2],
+    serving: Vec<JoinHandle<()>>,
 }
 
 impl Deref for Cluster {
@@ -68,34 +81,61 @@ impl Cluster {
         Self::with(Route::PodIp, Duration::ZERO).await
     }
 
-    /// One of which the result server does not listen at first.
+    /// One that the embedding program reaches in this way.
+    pub async fn reached_by(access: Access) -> Self {
+        Self::open(access, Route::PodIp, Duration::ZERO).await
+    }
+
+    /// One whose result server begins to listen after this time.
     pub async fn with(route: Route, results_after: Duration) -> Self {
+        Self::open(Access::Kubeconfig, route, results_after).await
+    }
+
+    async fn open(access: Access, route: Route, results_after: Duration) -> Self {
         let server = Arc::new(Server::default());
         server.script(exits(0));
         let (results, socket) = Results::bind().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let config = json!({
+        let mut config = json!({
             "current-context": "test",
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
             // No certificates, or those of the machine would be read for each scenario.
             "clusters": [{"name": "test", "cluster": {"server": address, "certificate-authority-data": "bm9uZQ=="}}],
             "users": [{"name": "test", "user": {"token": "a-token"}}],
         });
+        let mut serving = vec![];
+        if access == Access::Proxy {
+            let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = format!("http://{}", proxy.local_addr().unwrap());
+            config["clusters"][0]["cluster"]["proxy-url"] = address.into();
+            serving.push(tokio::spawn(forward::proxy(proxy, listener.local_addr().unwrap())));
+        }
         let dir = dir_with(&[("config", &config.to_string())]);
         let mut options = KubeOptions::default();
-        options.kubeconfig = Some(dir.path().join("config"));
         options.server_port = results.address.port();
         options.max_wait = MAX_WAIT;
-        let pods = match route {
-            Route::PodIp => KubePods::connect_by_pod_ip(options).await,
-            Route::PortForward => KubePods::connect(options).await,
+        let kubeconfig: Kubeconfig = serde_json::from_value(config).unwrap();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let pods = match (access, route) {
+            (Access::Config, _) => KubePods::from_config(config, options).unwrap(),
+            (Access::Client, _) => {
+                config.default_retry = false;
+                KubePods::new(Client::try_from(config).unwrap(), options)
+            }
+            (Access::Kubeconfig | Access::Proxy, route) => {
+                options.kubeconfig = Some(dir.path().join("config"));
+                match route {
+                    Route::PodIp => KubePods::connect_by_pod_ip(options).await.unwrap(),
+                    Route::PortForward => KubePods::connect(options).await.unwrap(),
+                }
+            }
         };
-        let serving = [
+        serving.extend([
             tokio::spawn(server.clone().serve(listener, results.address)),
             tokio::spawn(results.clone().serve(socket, results_after)),
-        ];
-        Cluster { pods: Arc::new(pods.unwrap()), server, results, serving }
+        ]);
+        Cluster { pods: Arc::new(pods), server, results, serving }
     }
 
     /// Runs a call.

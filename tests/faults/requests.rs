@@ -1,6 +1,6 @@
 //! Requests that fail, or seem to.
 
-use crate::harness::{Cluster, MAX_WAIT, play, until};
+use crate::harness::{Access, Cluster, MAX_WAIT, play, until};
 use crate::kubelet::runs_on;
 use crate::server::Fault;
 use crate::store::status;
@@ -90,10 +90,12 @@ fn connections_that_died_in_silence_do_not_use_up_the_patience() {
     });
 }
 
-#[test]
-fn retry_after_is_heeded_however_long_it_is() {
+#[rstest]
+fn retry_after_is_heeded_however_long_it_is(
+    #[values(Access::Kubeconfig, Access::Proxy, Access::Config, Access::Client)] access: Access,
+) {
     play(async || {
-        let cluster = Cluster::start().await;
+        let cluster = Cluster::reached_by(access).await;
         cluster.fault("create pods", 1, Fault::Busy { seconds: 20 });
         cluster.succeeds().await;
         let [refused, done] = cluster.requests("create pods")[..] else { panic!("two requests") };
@@ -127,7 +129,7 @@ fn a_server_that_is_out_for_too_long_makes_an_error_with_its_address_and_words(
         let cluster = Cluster::start().await;
         cluster.fault("*", FOR_EVER, fault);
         let document = cluster.call(json!({})).await;
-        let start = format!("ClusterUnavailable: the API server at {} {words}", cluster.pods.address());
+        let start = format!("ClusterUnavailable: the API server at {} {words}", cluster.pods.address().unwrap());
         assert!(document.error().starts_with(&start), "{}", document.error());
         cluster.heal();
         cluster.end(0).await;
@@ -143,7 +145,7 @@ fn credentials_that_are_not_accepted_make_an_error_at_once() {
         let words = format!(
             "Forbidden: the API server at {} does not accept the credentials, which may have expired or been revoked; \
              log in again",
-            cluster.pods.address()
+            cluster.pods.address().unwrap()
         );
         assert_eq!(document.error(), words);
         assert_eq!(cluster.requests("create pods").len(), 1);

@@ -3,7 +3,7 @@
 use super::config::{Config, in_home};
 use super::interrupt::Interrupt;
 use super::queue::Queue;
-use super::{Failure, Global, Status, colours, policy, progress};
+use super::{Failure, Global, Status, backend, colours, policy, progress};
 use clap::builder::styling::{AnsiColor, Style};
 use futures::future::try_join_all;
 use hops_k8s::pods::engine::{EngineOptions, EnginePods};
@@ -129,7 +129,7 @@ async fn connect(global: &Global) -> Result<KubePods, Line> {
     let connecting = tokio::spawn(KubePods::connect(options));
     match tokio::time::timeout(CREDENTIALS, connecting).await {
         Ok(Ok(Ok(pods))) => Ok(pods),
-        Ok(Ok(Err(error))) => Err(Line::missing("kubeconfig", &error.to_string())),
+        Ok(Ok(Err(error))) => Err(Line::missing("kubeconfig", &backend::with_remedy(&error))),
         Ok(Err(error)) => Err(Line::missing("kubeconfig", &error.to_string())),
         Err(_) => Err(Line::missing(
             "kubeconfig",
@@ -144,7 +144,7 @@ async fn connect(global: &Global) -> Result<KubePods, Line> {
 
 /// All that calls need of the cluster, and whether it answers.
 async fn cluster(pods: &KubePods, arguments: &Arguments) -> (Vec<Line>, bool) {
-    let mut lines = vec![Line::new("kubeconfig", State::Ok, source(pods.source(), pods.address()))];
+    let mut lines = vec![Line::new("kubeconfig", State::Ok, source(pods.source(), pods.address().unwrap_or_default()))];
     match pods.version().await {
         Ok(version) => lines.push(Line::new("cluster", State::Ok, format!("Kubernetes {version}"))),
         Err(error) => {
