@@ -1,6 +1,7 @@
 //! The vectors in the host of this repository, and whether they are enough for other hosts.
 
 use hops_k8s::imports::clocks::ClocksCtx;
+use hops_k8s::document::CallResult;
 use hops_k8s::plugin::{CallCtx, CallError};
 use hops_k8s::pods::memory::Memory;
 use hops_k8s::policy::Policy;
@@ -50,7 +51,7 @@ async fn play(vector: &Vector) -> (Result<String, Value>, Vec<Value>, usize) {
         CallError::UnknownHandler(message) => json!({"unknown-handler": message}),
         error => panic!("{}: {error}", vector.name),
     });
-    (called, pods.created().iter().map(vector::spec).collect(), pods.live())
+    (called.map(CallResult::into_text), pods.created().iter().map(vector::spec).collect(), pods.live())
 }
 
 /// What `vectors/README.md` says about `check`.
