@@ -1,7 +1,7 @@
 //! The vectors in the host of this repository, and whether they are enough for other hosts.
 
-use hops_k8s::imports::clocks::ClocksCtx;
 use hops_k8s::document::CallResult;
+use hops_k8s::imports::clocks::ClocksCtx;
 use hops_k8s::plugin::{CallCtx, CallError};
 use hops_k8s::pods::memory::Memory;
 use hops_k8s::policy::Policy;

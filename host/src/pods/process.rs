@@ -28,7 +28,7 @@ mod sandbox;
 mod system;
 mod user;
 
-use super::limits::Limits;
+use super::resources::Resources;
 use super::{Cause, ContainerState, Error, Identity, Phase, Pod, PodSpec, PodStatus, Pods, Terminated};
 use async_trait::async_trait;
 use log::Log;
@@ -148,7 +148,7 @@ impl ProcessPods {
 #[async_trait]
 impl Pods for ProcessPods {
     async fn create(&self, spec: PodSpec, _: Identity) -> Result<Box<dyn Pod>, Error> {
-        let limits = Limits::of(&spec)?;
+        let resources = Resources::of(&spec)?;
         if spec.command.is_empty() {
             let why = "command: must not be empty, because a process of this machine has no image that brings a command; \
                        name the program to run";
@@ -176,8 +176,8 @@ impl Pods for ProcessPods {
             input_dir,
             input_files: spec.input_files.iter().map(|file| (file.path.clone(), file.content.len() as u64)).collect(),
             output_dir,
-            nano_cpus: limits.nano_cpus,
-            memory: limits.memory,
+            nano_cpus: resources.nano_cpus,
+            memory: resources.memory,
             lifetime_ms: spec.lifetime_ms,
             keep: spec.keep,
         })?;

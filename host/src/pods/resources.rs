@@ -1,57 +1,27 @@
-//! Kubernetes quantities: of policies, and a pod's limits as numbers for backends that have no word for them.
+//! The CPU and memory of a container, for backends that take numbers.
 
 use super::{Error, PodSpec};
 use crate::shared::quantity::Nanos;
-use std::fmt;
-
-/// More than nothing, as a Kubernetes quantity.
-#[derive(Clone, Debug)]
-pub struct Quantity {
-    text: String,
-    nanos: Nanos,
-}
-
-impl Quantity {
-    /// The quantity that a text stands for; none if it stands for none.
-    pub fn parse(text: &str) -> Option<Self> {
-        let nanos = Nanos::parse(text).filter(|nanos| *nanos > Nanos::of(0))?;
-        Some(Quantity { text: text.into(), nanos })
-    }
-
-    /// As a number of bytes.
-    pub fn bytes(&self) -> u64 {
-        u64::try_from(self.nanos.get() / 1_000_000_000).unwrap_or(u64::MAX)
-    }
-
-    /// Whether another is within this one. To Kubernetes, zero is no limit at all.
-    pub(crate) fn admits(&self, other: &str) -> bool {
-        Quantity::parse(other).is_some_and(|other| other.nanos <= self.nanos)
-    }
-}
-
-/// As it was written.
-impl fmt::Display for Quantity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
 
 /// What the user's container may use, request and limit in one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct Resources {
     /// Billionths of a CPU.
     pub nano_cpus: u64,
     /// Bytes of memory.
     pub memory: u64,
 }
 
-impl Limits {
-    /// The limits of a pod.
+impl Resources {
+    /// The resources that a pod asks for.
     ///
     /// # Errors
     /// One of them is no quantity.
     pub fn of(spec: &PodSpec) -> Result<Self, Error> {
-        Ok(Limits { nano_cpus: number("cpu", &spec.cpu, 1)?, memory: number("memory", &spec.memory, 1_000_000_000)? })
+        Ok(Resources {
+            nano_cpus: number("cpu", &spec.cpu, 1)?,
+            memory: number("memory", &spec.memory, 1_000_000_000)?,
+        })
     }
 }
 
