@@ -8,6 +8,7 @@ use rstest::rstest;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use wit_component::ComponentEncoder;
 use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve, WorldId};
 
@@ -91,6 +92,21 @@ fn two_builds_in_different_folders_are_the_same() {
     }
     let built = component::build(env!("CARGO").as_ref(), elsewhere.path(), &elsewhere.path().join("target")).unwrap();
     assert!(built == EMBEDDED, "{} bytes and {} bytes", built.len(), EMBEDDED.len());
+}
+
+/// A published crate carries the component, since whoever builds it need not have a target for it.
+#[test]
+fn the_packed_component_is_that_of_the_source() {
+    let packed = Path::new(WORKSPACE).join("host/k8s.wasm");
+    if env::var_os("UPDATE_COMPONENT").is_some() {
+        fs::write(&packed, EMBEDDED).unwrap();
+    }
+    let rustc = Command::new("rustc").arg("--version").output().unwrap().stdout;
+    let oldest = concat!("rustc ", env!("CARGO_PKG_RUST_VERSION"), ".");
+    if !rustc.starts_with(oldest.as_bytes()) || env::var_os("HOPS_K8S_PLUGIN").is_some() {
+        return println!("skipped: host/k8s.wasm is built with {oldest}*");
+    }
+    assert!(fs::read(&packed).unwrap() == EMBEDDED, "host/k8s.wasm is out of date: run `make component`, and commit it");
 }
 
 /// Copies the sources in a folder.

@@ -6,7 +6,6 @@
 mod causes;
 #[cfg(feature = "engine")]
 pub mod engine;
-pub(crate) mod error;
 mod identity;
 #[cfg(feature = "kube")]
 pub mod kube;
@@ -20,7 +19,7 @@ mod resources;
 mod status;
 
 pub use crate::bindings::hiphops::k8s::pods::{Cause, ContainerState, File, Phase, PodSpec, PodStatus, Terminated};
-pub use error::{Error, Excess, Refusal, Rule};
+pub use crate::error::{Error, Excess, Refusal, Rule};
 pub use identity::Identity;
 pub use quantity::Quantity;
 
