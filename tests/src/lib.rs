@@ -150,4 +150,4 @@ pub fn dir_with(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 /// The document's example, as it stands there.
-pub const EXAMPLE: &str = include_str!("example.hops");
+pub const EXAMPLE: &str = include_str!("../example.hops");
