@@ -32,7 +32,9 @@ fn embed() -> Result<()> {
         }
         None => {
             let workspace = PathBuf::from(var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
-            for path in ["plugin/src", "plugin/Cargo.toml", "wit", "Cargo.toml", "Cargo.lock", "host/build"] {
+            for path in
+                ["plugin/src", "plugin/Cargo.toml", "host/src/shared", "wit", "Cargo.toml", "Cargo.lock", "host/build"]
+            {
                 println!("cargo::rerun-if-changed={}", workspace.join(path).display());
             }
             check_target()?;

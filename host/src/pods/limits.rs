@@ -1,11 +1,7 @@
 //! Kubernetes quantities: of policies, and a pod's limits as numbers for backends that have no word for them.
 
-// One reading of quantities on both sides of the contract.
-#[path = "../../../plugin/src/inputs/quantity.rs"]
-mod quantity;
-
 use super::{Error, PodSpec};
-use quantity::Nanos;
+use crate::shared::quantity::Nanos;
 use std::fmt;
 
 /// More than nothing, as a Kubernetes quantity.
