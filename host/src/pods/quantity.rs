@@ -1,30 +1,30 @@
-//! Kubernetes quantities: those of policies, and those of pods as numbers.
+//! Kubernetes quantities of policies.
 
-use crate::shared::quantity::Nanos;
+use crate::shared::quantity::Amount;
 use std::fmt;
 
-/// More than nothing, as a Kubernetes quantity.
+/// A Kubernetes quantity of more than zero.
 #[derive(Clone, Debug)]
 pub struct Quantity {
     text: String,
-    nanos: Nanos,
+    amount: Amount,
 }
 
 impl Quantity {
-    /// The quantity that a text stands for; `None` if it stands for none.
+    /// The quantity that a text stands for; `None` if it is not a quantity or not more than zero.
     pub fn parse(text: &str) -> Option<Self> {
-        let nanos = Nanos::parse(text).filter(|nanos| *nanos > Nanos::of(0))?;
-        Some(Quantity { text: text.into(), nanos })
+        let amount = Amount::parse(text).filter(|amount| *amount > Amount::of(0))?;
+        Some(Quantity { text: text.into(), amount })
     }
 
-    /// As a number of bytes.
+    /// The quantity as a number of bytes, rounded up.
     pub fn bytes(&self) -> u64 {
-        u64::try_from(self.nanos.get() / 1_000_000_000).unwrap_or(u64::MAX)
+        self.amount.units().unsigned_abs()
     }
 
-    /// Whether another is within this one. To Kubernetes, zero is no limit at all.
+    /// Whether another quantity is at most this one. Zero is not: Kubernetes takes it for no limit at all.
     pub(crate) fn admits(&self, other: &str) -> bool {
-        Quantity::parse(other).is_some_and(|other| other.nanos <= self.nanos)
+        Quantity::parse(other).is_some_and(|other| other.amount <= self.amount)
     }
 }
 
