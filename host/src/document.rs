@@ -18,9 +18,8 @@ pub(crate) fn outcome(text: &str) -> Option<String> {
 /// The stable first word of a result's error, `Completed` without an error.
 pub(crate) fn first_word(error: Option<&str>) -> &str {
     let Some(error) = error else { return "Completed" };
-    let is_word = |word: &str| {
-        (1..=LONGEST_WORD).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    };
+    let is_word =
+        |word: &str| (1..=LONGEST_WORD).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
     match error.split_once(':') {
         Some((word, _)) if is_word(word) => word,
         _ => "Error",

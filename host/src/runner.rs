@@ -18,10 +18,7 @@ pub struct Runner {
 
 impl fmt::Debug for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runner")
-            .field("plugins", &self.plugins)
-            .field("policy", &self.policy)
-            .finish_non_exhaustive()
+        f.debug_struct("Runner").field("plugins", &self.plugins).field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 

@@ -57,7 +57,9 @@ async fn process(global: &Global) -> Result<Arc<dyn Pods>, CommandError> {
 
 #[cfg(not(target_os = "linux"))]
 async fn process(_: &Global) -> Result<Arc<dyn Pods>, CommandError> {
-    Err(CommandError::unavailable("calls run as processes on Linux only; start Docker or Podman and use --local=engine"))
+    Err(CommandError::unavailable(
+        "calls run as processes on Linux only; start Docker or Podman and use --local=engine",
+    ))
 }
 
 /// Waits until no pod is left. A second interrupt ends the wait.

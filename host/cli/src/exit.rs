@@ -42,4 +42,3 @@ impl From<LoadError> for CommandError {
         CommandError::usage(error)
     }
 }
-

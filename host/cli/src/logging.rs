@@ -32,4 +32,3 @@ pub(crate) fn start(global: &Global, is_service: bool) {
 pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
-

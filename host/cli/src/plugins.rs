@@ -2,8 +2,8 @@
 
 use crate::exit::CommandError;
 use crate::global::Global;
-use hops_k8s::plugin::{EMBEDDED, Limits, LoadError, Plugin, Plugins, Runtime};
 use etcetera::BaseStrategy;
+use hops_k8s::plugin::{EMBEDDED, Limits, LoadError, Plugin, Plugins, Runtime};
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,4 +40,3 @@ pub(crate) fn load(component: &[u8], limits: Limits) -> Result<Plugin, LoadError
     }
     .load(component)
 }
-

@@ -35,7 +35,9 @@ impl Reload {
                 self.runners.send_replace(runner.clone());
                 tracing::info!(policy = %runner.policy(), plugin, "policy and plugin read");
             }
-            Err(CommandError { message, .. }) => tracing::error!(error = message, "policy and plugin stay as they were"),
+            Err(CommandError { message, .. }) => {
+                tracing::error!(error = message, "policy and plugin stay as they were")
+            }
         }
     }
 
@@ -49,7 +51,8 @@ impl Reload {
         } else {
             let plugins = plugins_of(global, &component, self.calls).await?;
             if !plugins.apps().eq(runner.plugins().apps()) {
-                let [new, old] = [&plugins, runner.plugins()].map(|plugins| plugins.apps().collect::<Vec<_>>().join(", "));
+                let [new, old] =
+                    [&plugins, runner.plugins()].map(|plugins| plugins.apps().collect::<Vec<_>>().join(", "));
                 return Err(CommandError::usage(format!(
                     "the new plugin is the app {new} and this process serves {old}; restart it to serve another app"
                 )));

@@ -89,7 +89,10 @@ impl PodsCtx {
 
 impl fmt::Debug for PodsCtx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PodsCtx").field("policy", &self.policy).field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("PodsCtx")
+            .field("policy", &self.policy)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -239,11 +242,7 @@ impl wit::HostPod for PodsCtxView<'_> {
         Ok(self.handle(&pod)?.pod()?.name().to_owned())
     }
 
-    async fn wait(
-        &mut self,
-        pod: Resource<wit::Pod>,
-        timeout_ms: u64,
-    ) -> Result<Option<PodStatus>, TrappableError> {
+    async fn wait(&mut self, pod: Resource<wit::Pod>, timeout_ms: u64) -> Result<Option<PodStatus>, TrappableError> {
         self.ctx.count_call()?;
         let handle = self.table.get_mut::<PodHandle>(&Resource::new_borrow(pod.rep()))?;
         let (last, shortened_to) = (handle.last.take(), handle.shortened_to);

@@ -145,7 +145,8 @@ fn read(file: &Path, arguments: &Arguments) -> Result<Vec<Call>, CommandError> {
 }
 
 fn read_text(path: &Path) -> Result<String, CommandError> {
-    std::fs::read_to_string(path).map_err(|error| CommandError::usage(format!("cannot read {}: {error}", path.display())))
+    std::fs::read_to_string(path)
+        .map_err(|error| CommandError::usage(format!("cannot read {}: {error}", path.display())))
 }
 
 /// The apps and handlers that the calls name; in a file that holds inputs alone, the first that there is.

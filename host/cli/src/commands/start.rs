@@ -61,13 +61,21 @@ pub(crate) struct ServerArguments {
 }
 
 /// Runs the worker alone.
-pub(crate) async fn worker(global: &Global, arguments: WorkerArguments, config: Config) -> Result<Status, CommandError> {
+pub(crate) async fn worker(
+    global: &Global,
+    arguments: WorkerArguments,
+    config: Config,
+) -> Result<Status, CommandError> {
     let queue = queue(global, &arguments, &config)?;
     start(global, Services { queue: Some(queue), http: None }, &arguments, &config).await
 }
 
 /// Runs the HTTP endpoints, and the worker unless the configuration says that it is not served here.
-pub(crate) async fn server(global: &Global, arguments: ServerArguments, config: Config) -> Result<Status, CommandError> {
+pub(crate) async fn server(
+    global: &Global,
+    arguments: ServerArguments,
+    config: Config,
+) -> Result<Status, CommandError> {
     let is_served = config.serve.unwrap_or(true);
     let queue = if is_served { Some(queue(global, &arguments.worker, &config)?) } else { None };
     let address = arguments.address.or(config.address).unwrap_or_else(|| (Ipv4Addr::LOCALHOST, PORT).into());

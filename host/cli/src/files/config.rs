@@ -55,7 +55,9 @@ impl Config {
         match std::fs::read_to_string(&path) {
             Ok(text) => Config::parse(&path, &text).map_err(CommandError::usage),
             Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => Ok(Config::default()),
-            Err(error) => Err(CommandError::usage(format!("the configuration {} cannot be read: {error}", path.display()))),
+            Err(error) => {
+                Err(CommandError::usage(format!("the configuration {} cannot be read: {error}", path.display())))
+            }
         }
     }
 

@@ -47,7 +47,10 @@ enum Allowed {
 pub(crate) fn load(path: Option<&Path>) -> Result<Policy, CommandError> {
     let Some(path) = path else { return Ok(Policy::default()) };
     let text = std::fs::read_to_string(path).map_err(|error| {
-        CommandError::usage(format!("the policy {} cannot be read: {error}; name another with --policy", path.display()))
+        CommandError::usage(format!(
+            "the policy {} cannot be read: {error}; name another with --policy",
+            path.display()
+        ))
     })?;
     parse(path, &text).map_err(CommandError::usage)
 }

@@ -1,8 +1,8 @@
 //! Requests to the API server: tried again while that may help, and explained when it does not.
 
-use crate::serve::metrics::Metrics;
 use crate::pods::causes::chain;
 use crate::pods::{Error, Refusal, Rule};
+use crate::serve::metrics::Metrics;
 use backon::{ExponentialBuilder, Retryable};
 use hyper::header::RETRY_AFTER;
 use hyper::{Response, StatusCode};

@@ -116,7 +116,9 @@ impl Results {
         if !resume {
             if file.metadata().map_err(unusable)?.len() > 0 {
                 let path = path.display();
-                return Err(CommandError::usage(format!("{path} is not empty; go on with --resume, or name another file")));
+                return Err(CommandError::usage(format!(
+                    "{path} is not empty; go on with --resume, or name another file"
+                )));
             }
             return Ok((Results::File(file), Done::new()));
         }
