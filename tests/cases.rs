@@ -2,8 +2,8 @@
 
 use crate::{Document, call};
 use futures::StreamExt;
-use hops_k8s::pods::memory::{Memory, Script, cause, exited, running, waiting};
-use hops_k8s::pods::{PodSpec, Pods};
+use hops_k8s::pods::memory::{Memory, Script};
+use hops_k8s::pods::{Cause, PodSpec, PodStatus, Pods};
 use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
@@ -137,13 +137,13 @@ impl Case {
 
 /// A pod that fails with this log.
 fn fails(code: i32, log: &str) -> Script {
-    let mut script = Script::default().at(0, running()).at(10, exited(code, "Error", log));
+    let mut script = Script::default().at(0, PodStatus::running()).at(10, PodStatus::exited(code, "Error", log));
     script.log = log.into();
     script
 }
 
 fn oom_killed(code: i32) -> Script {
-    Script::default().at(0, running()).at(10, exited(code, "OOMKilled", ""))
+    Script::default().at(0, PodStatus::running()).at(10, PodStatus::exited(code, "OOMKilled", ""))
 }
 
 const NO_IMAGE: &str = "the image is not used, the machine's own programs are";
@@ -278,7 +278,7 @@ json!({"memory": "32Mi"})),
             "a timeout ends the container and keeps its result",
             bash_with("echo tick; echo -n so far > /output/result.json; sleep 60", json!({"timeout": "2s"})),
             |_| {
-                let mut script = Script::default().at(0, running()).file("result.json", "so far");
+                let mut script = Script::default().at(0, PodStatus::running()).file("result.json", "so far");
                 script.log = "tick\n".into();
                 script
             },
@@ -289,7 +289,7 @@ json!({"memory": "32Mi"})),
             "a log that is no text is told as far as it is",
             bash_with(r"printf 'a\xffb\n'; sleep 60", json!({"timeout": "2s"})),
             |_| {
-                let mut script = Script::default().at(0, running());
+                let mut script = Script::default().at(0, PodStatus::running());
                 script.log = "a\u{fffd}b\n".into();
                 script
             },
@@ -302,16 +302,16 @@ json!({"memory": "32Mi"})),
         case(
             "a program that is not there is an error at once",
             json!({"command": ["/no/such/program"]}),
-            |_| Script::default().at(0, exited(128, "StartError", "/no/such/program: no such file")),
+            |_| Script::default().at(0, PodStatus::exited(128, "StartError", "/no/such/program: no such file")),
         )
         .error("StartError: …"),
         case("an image that is not there is an error", json!({"image": "nobody/has:this", "command": ["true"]}), |_| {
-            Script::default().at(0, waiting("ErrImagePull", "not found"))
+            Script::default().at(0, PodStatus::waiting("ErrImagePull", "not found"))
         })
         .error("ErrImagePull: …")
         .not_on(Backend::Process, NO_IMAGE),
         case("an image's name that cannot be is an error", json!({"image": "UPPER:case", "command": ["true"]}), |_| {
-            Script::default().at(0, waiting("InvalidImageName", "repository name must be lowercase"))
+            Script::default().at(0, PodStatus::waiting("InvalidImageName", "repository name must be lowercase"))
         })
         .error("InvalidImageName: …")
         .not_on(Backend::Process, NO_IMAGE),
@@ -387,8 +387,8 @@ json!({"memory": "32Mi"})),
         )
         .body("ok"),
         case("a pod that finds no place is an error with the reason", json!({"cpu": "4000", "command": ["true"], "start_timeout": "3s"}), |_| {
-            let mut pending = waiting("", "");
-            pending.unschedulable = Some(cause("", "0/1 nodes are available: 1 Insufficient cpu").message);
+            let mut pending = PodStatus::waiting("", "");
+            pending.unschedulable = Some(Cause::new("", "0/1 nodes are available: 1 Insufficient cpu").message);
             Script::default().at(0, pending)
         })
         .error("StartTimeout: the container did not start within 3s: 0/1 nodes are available: 1 Insufficient cpu…")

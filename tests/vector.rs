@@ -1,6 +1,6 @@
 //! Calls with what their pods do and the exact results, which hold for every host: see `vectors/README.md`.
 
-use hops_k8s::pods::memory::{Script, cause};
+use hops_k8s::pods::memory::Script;
 use hops_k8s::pods::{Cause, ContainerState, Error, Excess, Phase, PodSpec, PodStatus, Refusal, Rule, Terminated};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -240,12 +240,12 @@ impl From<&State> for PodStatus {
                 PhaseOf::Failed => Phase::Failed,
                 PhaseOf::Unknown => Phase::Unknown,
             },
-            cause: state.cause.as_ref().map_or_else(|| cause("", ""), Cause::from),
+            cause: state.cause.as_ref().map_or_else(|| Cause::new("", ""), Cause::from),
             unschedulable: state.unschedulable.clone(),
             waits_for_room: state.waits_for_room,
             disruption: state.disruption.as_ref().map(Cause::from),
             deleted: state.deleted,
-            main: state.main.as_ref().map_or_else(|| ContainerState::Waiting(cause("", "")), ContainerState::from),
+            main: state.main.as_ref().map_or_else(|| ContainerState::Waiting(Cause::new("", "")), ContainerState::from),
             sidecar: state.sidecar.as_ref().map(ContainerState::from),
         }
     }
@@ -253,7 +253,7 @@ impl From<&State> for PodStatus {
 
 impl From<&CauseOf> for Cause {
     fn from(of: &CauseOf) -> Self {
-        cause(&of.reason, &of.message)
+        Cause::new(&of.reason, &of.message)
     }
 }
 

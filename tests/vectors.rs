@@ -1,6 +1,6 @@
 //! The vectors in this crate's own host.
 
-use hops_k8s::clocks::ClocksCtx;
+use hops_k8s::imports::clocks::ClocksCtx;
 use hops_k8s::plugin::{CallCtx, CallError};
 use hops_k8s::pods::memory::Memory;
 use hops_k8s::policy::Policy;

@@ -25,7 +25,8 @@ fn spec() -> PodSpec {
 
 /// One that allows nothing beyond the plain call.
 fn policy(change: impl FnOnce(&mut Policy)) -> Policy {
-    let mut policy = Policy { env: false, ..Policy::default() };
+    let mut policy = Policy::default();
+    policy.env = false;
     change(&mut policy);
     policy
 }

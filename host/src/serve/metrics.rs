@@ -214,7 +214,7 @@ impl Stages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pods::memory::{exited, running, waiting};
+    use crate::pods::PodStatus;
 
     #[test]
     fn the_text_is_what_prometheus_reads() {
@@ -266,11 +266,11 @@ mod tests {
         let status = Event::Status;
         let events = [
             created.clone(),
-            status(waiting("ContainerCreating", "")),
-            status(running()),
-            status(running()),
-            status(exited(0, "", "")),
-            status(exited(0, "", "")),
+            status(PodStatus::waiting("ContainerCreating", "")),
+            status(PodStatus::running()),
+            status(PodStatus::running()),
+            status(PodStatus::exited(0, "", "")),
+            status(PodStatus::exited(0, "", "")),
             Event::Reading { path: "a".into() },
             Event::Deleting,
             Event::Deleting,
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(ended, [Stage::Create, Stage::Start, Stage::Run, Stage::Fetch]);
 
         let mut stages = Stages::start();
-        let quick = [created, status(exited(0, "", "")), Event::Deleting];
+        let quick = [created, status(PodStatus::exited(0, "", "")), Event::Deleting];
         let ended: Vec<Stage> = quick.iter().filter_map(|event| Some(stages.ended_by(event)?.0)).collect();
         assert_eq!(ended, [Stage::Create, Stage::Start, Stage::Fetch]);
     }

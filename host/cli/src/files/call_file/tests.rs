@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-const EXAMPLE: &str = include_str!("../../../../tests/example.hops");
+const EXAMPLE: &str = include_str!("../../../../../tests/example.hops");
 
 fn one(name: &str, text: &str) -> Call {
     let mut calls =
