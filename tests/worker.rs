@@ -360,7 +360,8 @@ async fn what_the_policy_does_not_let_run_yet_stays_in_the_queue() {
 async fn why_there_is_no_queue_is_said_without_the_password() {
     let server = Server::start(MIB);
     let connect = |url: String| async {
-        let connected = Worker::connect(WorkerOptions::new(url, server.account()), apps(pods()), Arc::default()).await;
+        let connected =
+            Worker::connect(WorkerOptions::new(url, server.account()), runners(pods()).await, Arc::default()).await;
         let error = connected.err().expect("there is none");
         assert!(!error.to_string().contains("xyz"), "{error}");
         error

@@ -3,7 +3,6 @@
 use hops_k8s::pods::PodStatus;
 use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::policy::Policy;
-use hops_k8s::runner::Runner;
 use hops_k8s::serve::metrics::Metrics;
 use hops_k8s::serve::worker::{Worker, WorkerOptions};
 use hops_k8s_tests::nats::{Installation, Server};

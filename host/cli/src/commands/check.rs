@@ -1,5 +1,6 @@
 //! `hops check`: what works, what is missing, and how to mend it.
 
+use crate::backend;
 use crate::exit::{CommandError, Status};
 use crate::files::config::{Config, in_home};
 use crate::files::policy;
@@ -133,7 +134,7 @@ async fn connect(global: &Global) -> Result<KubePods, Line> {
     let connecting = tokio::spawn(KubePods::connect(options));
     match tokio::time::timeout(CREDENTIALS, connecting).await {
         Ok(Ok(Ok(pods))) => Ok(pods),
-        Ok(Ok(Err(error))) => Err(Line::missing("kubeconfig", &error.to_string())),
+        Ok(Ok(Err(error))) => Err(Line::missing("kubeconfig", &backend::with_remedy(&error))),
         Ok(Err(error)) => Err(Line::missing("kubeconfig", &error.to_string())),
         Err(_) => Err(Line::missing(
             "kubeconfig",
@@ -148,7 +149,7 @@ async fn connect(global: &Global) -> Result<KubePods, Line> {
 
 /// All that calls need of the cluster, and whether it answers.
 async fn cluster(pods: &KubePods, arguments: &Arguments) -> (Vec<Line>, bool) {
-    let mut lines = vec![Line::new("kubeconfig", State::Ok, source(pods.source(), pods.address()))];
+    let mut lines = vec![Line::new("kubeconfig", State::Ok, source(pods.source(), pods.address().unwrap_or_default()))];
     match pods.version().await {
         Ok(version) => lines.push(Line::new("cluster", State::Ok, format!("Kubernetes {version}"))),
         Err(error) => {

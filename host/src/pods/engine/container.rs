@@ -2,7 +2,7 @@
 
 use super::Inner;
 use crate::pods::PodSpec;
-use crate::pods::limits::Limits;
+use crate::pods::resources::Resources;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,8 +15,8 @@ const MOST_PROCESSES: u32 = 2048;
 /// The most of a container's log that is kept on disk: files and their size, as the kubelet has it.
 const LOG_FILES: (&str, &str) = ("5", "10m");
 
-/// The body of a request that creates a container. Without `limits`, it can use all that the engine can.
-pub(super) fn body(inner: &Inner, spec: &PodSpec, image: &str, limits: Option<Limits>) -> Value {
+/// The body of a request that creates a container. Without `resources`, it can use all that the engine can.
+pub(super) fn body(inner: &Inner, spec: &PodSpec, image: &str, resources: Option<Resources>) -> Value {
     let words = |words: &[String]| if words.is_empty() { Value::Null } else { json!(words) };
     // Of two variables of one name, a pod's container sees the last and an engine's the first.
     let env: BTreeMap<&str, &str> = spec.env.iter().map(|(name, value)| (&**name, &**value)).collect();
@@ -24,12 +24,12 @@ pub(super) fn body(inner: &Inner, spec: &PodSpec, image: &str, limits: Option<Li
         // An anonymous volume: it is removed with the container, and starts empty whatever the image has there.
         "Mounts": [{"Type": "volume", "Target": spec.output_dir, "VolumeOptions": {"NoCopy": true}}],
     });
-    if let Some(limits) = limits {
-        let memory = number(limits.memory);
+    if let Some(resources) = resources {
+        let memory = number(resources.memory);
         host["Memory"] = json!(memory);
         // Memory and swap together: equal to the memory, so that there is no swap.
         host["MemorySwap"] = json!(memory);
-        host["NanoCpus"] = json!(number(limits.nano_cpus.max(LEAST_NANO_CPUS)));
+        host["NanoCpus"] = json!(number(resources.nano_cpus.max(LEAST_NANO_CPUS)));
         host["PidsLimit"] = json!(MOST_PROCESSES);
     }
     // Of the other drivers, some have limits of their own and some do not write to this machine's disk.

@@ -4,8 +4,8 @@ use super::api::State;
 use super::request::RequestError;
 use super::volume::Volume;
 use super::{Inner, container, files, image, is_gone, remove};
-use crate::pods::limits::Limits;
 use crate::pods::reference::{Reference, excerpt};
+use crate::pods::resources::Resources;
 use crate::pods::{Cause, Error, Phase, PodSpec, PodStatus};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -28,7 +28,7 @@ pub(super) struct Run {
     name: String,
     spec: PodSpec,
     /// `None` if the engine cannot limit CPU, memory and processes.
-    limits: Option<Limits>,
+    resources: Option<Resources>,
     volume: Arc<OnceLock<Volume>>,
     volume_name: Option<String>,
     statuses: watch::Sender<Result<PodStatus, Error>>,
@@ -53,10 +53,10 @@ enum Creation {
 
 impl Run {
     pub(super) fn new(inner: Arc<Inner>, spec: PodSpec, end: CancellationToken) -> Result<Self, Error> {
-        let limits = Some(Limits::of(&spec)?);
+        let resources = Some(Resources::of(&spec)?);
         let name = format!("hiphops-run-{}", uuid::Uuid::new_v4().simple());
         let (statuses, _) = watch::channel(Ok(PodStatus::waiting("ContainerCreating", "")));
-        Ok(Run { inner, name, spec, limits, volume: Arc::default(), volume_name: None, statuses, end })
+        Ok(Run { inner, name, spec, resources, volume: Arc::default(), volume_name: None, statuses, end })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -156,7 +156,7 @@ impl Run {
     }
 
     async fn try_create(&self, image: &Reference<'_>) -> Result<Creation, Error> {
-        let body = container::body(&self.inner, &self.spec, &image.to_string(), self.limits);
+        let body = container::body(&self.inner, &self.spec, &image.to_string(), self.resources);
         match self.inner.api.create(&self.name, &body).await {
             Ok(warnings) => {
                 for warning in warnings {
@@ -225,7 +225,7 @@ impl Run {
                 }
                 // Rootless engines on many machines cannot limit CPU.
                 Err(RequestError::Refused { message, .. })
-                    if self.limits.is_some() && message.contains("cgroup controller") =>
+                    if self.resources.is_some() && message.contains("cgroup controller") =>
                 {
                     let why = trimmed(&message);
                     tracing::warn!(container = self.name, "runs without limits of CPU, memory and processes: {why}");
@@ -243,7 +243,7 @@ impl Run {
     }
 
     async fn recreate_without_limits(&mut self, image: &Reference<'_>) -> Result<Step, Error> {
-        self.limits = None;
+        self.resources = None;
         remove(&self.inner, &self.name).await;
         match self.try_create(image).await? {
             Creation::Created => self.put_files().await,
