@@ -3,8 +3,8 @@
 //! It saves the archives. Each costs the engine a process, which in older versions takes half as long as a container's
 //! start.
 
+use super::api::Mount;
 use crate::pods::{Error, Excess};
-use bollard::models::MountPoint;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -17,8 +17,8 @@ pub(super) struct Volume(PathBuf);
 impl Volume {
     /// The directory of a mounted volume, opened for every user of the container to write to, as in a pod. `None` if the
     /// engine has another file system, or this process no rights there.
-    pub(super) fn find(mount: &MountPoint) -> Option<Self> {
-        let (name, source) = (mount.name.as_deref()?, Path::new(mount.source.as_deref()?));
+    pub(super) fn find(mount: &Mount) -> Option<Self> {
+        let (name, source) = (mount.name.as_deref()?, Path::new(&mount.source));
         // The engine chose a random name: a directory of that name in this file system is the volume.
         let is_same = name.len() >= 32 && source.iter().any(|part| part == name);
         (is_same && fs::set_permissions(source, Permissions::from_mode(0o777)).is_ok()).then(|| Volume(source.into()))
@@ -35,8 +35,9 @@ impl Volume {
         if size > limit {
             return Some(Err(Error::TooLarge(Excess { size, limit })));
         }
+        // As it is now: what is added meanwhile is not part of it.
         let mut bytes = vec![];
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).ok()?;
+        file.take(size).read_to_end(&mut bytes).ok()?;
         Some(Ok(Some(bytes)))
     }
 }

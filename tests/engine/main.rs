@@ -1,5 +1,8 @@
 //! Calls on a real Docker or Podman: at the address in `DOCKER_HOST`, or on the usual sockets.
 
+mod fake;
+mod hostile;
+
 use hops_k8s::event::{Event, Events};
 use hops_k8s::plugin::CallCtx;
 use hops_k8s::pods::engine::{EngineOptions, EnginePods};
