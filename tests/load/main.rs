@@ -4,55 +4,26 @@ mod node;
 mod outage;
 mod room;
 
+use hops_k8s::pods::Pods;
 use hops_k8s_tests::cluster::service::{Seen, awaited, kill, kube, no_pods, process, request, start};
 use hops_k8s_tests::cluster::{Cluster, MINUTE, Route, audit_log};
 use hops_k8s_tests::nats::{Installation, Server};
 use hops_k8s_tests::{Document, call, eventually};
-use kube::Client;
 use rstest::rstest;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
-use std::mem::replace;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Mutex;
-use tokio::time::sleep;
 
 const CALLS: usize = 50;
+/// How often a watch is opened anew.
+const WATCH_SECONDS: u64 = 25;
 
 /// Held by each test, so that none counts the requests of another or takes room from it.
 static ALONE: Mutex<()> = Mutex::const_new(());
-
-/// A metric of the API server, summed over all series with these labels.
-async fn metric(client: &Client, name: &str, labels: &[&str]) -> u64 {
-    let request = http::Request::get("/metrics").body(vec![]).unwrap();
-    let text = client.request_text(request).await.unwrap();
-    let matching = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
-    let matching = matching.filter(|line| labels.iter().all(|label| line.contains(label)));
-    matching.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
-}
-
-async fn watches(client: &Client) -> u64 {
-    metric(client, "apiserver_longrunning_requests", &[r#"resource="pods""#, r#"verb="WATCH""#]).await
-}
-
-/// The number of watches after those of the test before have ended.
-async fn settled_watches(client: &Client) -> u64 {
-    let mut before = watches(client).await;
-    eventually("the number of watches stays the same for 2 s", MINUTE, async || {
-        sleep(Duration::from_secs(2)).await;
-        let now = watches(client).await;
-        if replace(&mut before, now) == now { Ok(now) } else { Err(now) }
-    })
-    .await
-}
-
-async fn requests(client: &Client, verb: &str, resource: &str, subresource: &str) -> u64 {
-    let labels = [format!("verb={verb:?}"), format!("resource={resource:?}"), format!("subresource={subresource:?}")];
-    metric(client, "apiserver_request_total", &labels.each_ref().map(String::as_str)).await
-}
 
 #[rstest]
 #[case::pod_ip(Route::PodIp, false)]
@@ -65,13 +36,8 @@ async fn fifty_calls_at_once_share_one_watch_and_make_at_most_four_requests_each
 ) {
     let _alone = ALONE.lock().await;
     let cluster = Cluster::start(route).await;
-    let client = cluster.client.clone();
+    let (pods, requests) = cluster.with_requests(route).await;
     let audit = Audit::open(&cluster);
-    let watches_before = settled_watches(&client).await;
-    let count = async || {
-        [requests(&client, "POST", "pods", "").await, requests(&client, "CONNECT", "pods", "portforward").await]
-    };
-    let before = count().await;
 
     let start = Instant::now();
     let calls: Vec<_> = (0..CALLS)
@@ -83,28 +49,30 @@ async fn fifty_calls_at_once_share_one_watch_and_make_at_most_four_requests_each
             if with_files {
                 inputs["in_files"] = json!({"a.txt": number.to_string()});
             }
-            let pods = cluster.pods.clone();
+            let pods = pods.clone();
             tokio::spawn(async move { call(pods, &inputs).await.unwrap() })
         })
         .collect();
-    eventually("the calls have opened a watch on pods", MINUTE, async || {
-        watches(&client).await.checked_sub(watches_before).filter(|&opened| opened > 0).ok_or("not yet")
-    })
-    .await;
-    sleep(Duration::from_secs(1)).await;
-    assert_eq!(watches(&client).await - watches_before, 1, "watches on pods that the calls have opened");
     for (number, call) in calls.into_iter().enumerate() {
         let document = Document::parse(&call.await.unwrap());
         assert_eq!((document.error(), document.json()), ("", &json!({"number": number})));
     }
-    println!("{CALLS} calls by {route:?} took {:?}", start.elapsed());
+    pods.drained().await;
+    let took = start.elapsed();
+    println!("{CALLS} calls by {route:?} took {took:?}: {:?}", requests.counts());
 
-    let after = count().await;
-    let forwards = if route == Route::PortForward { CALLS as u64 } else { 0 };
-    let made = [after[0] - before[0], after[1] - before[1]];
-    assert_eq!(made, [CALLS as u64, forwards], "pods created, port-forwards");
+    let mut kinds = vec!["create pods", "delete pods"];
+    kinds.extend(with_files.then_some("create configmaps"));
+    kinds.extend((route == Route::PortForward).then_some("get pods/portforward"));
+    let mut counts = requests.counts();
+    let watches = counts.remove("watch pods").unwrap_or_default();
+    assert!((1..=1 + took.as_secs() / WATCH_SECONDS).contains(&(watches as u64)), "{watches} watches in {took:?}");
+    // The watch first finds out that it may not list the pods of all namespaces.
+    assert_eq!([counts.remove("list all pods"), counts.remove("list pods")], [Some(1); 2]);
+    let once_a_call: BTreeMap<String, usize> = kinds.iter().map(|what| ((*what).to_owned(), CALLS)).collect();
+    assert_eq!(counts, once_a_call);
     if let Some(audit) = audit {
-        audit.check(2 + usize::from(with_files) + usize::from(route == Route::PortForward));
+        audit.check(kinds.len());
     }
     cluster.end().await;
 }
@@ -160,17 +128,17 @@ async fn a_worker_that_has_answered_holds_nothing_open() {
     cluster.end().await;
 }
 
-/// The part of the API server's audit log that is written after this was opened.
+/// The part of the API server's audit log that is written after this was opened: what the server has seen of the calls.
 struct Audit {
     log: BufReader<fs::File>,
-    namespace: String,
+    user: String,
 }
 
 impl Audit {
     fn open(cluster: &Cluster) -> Option<Self> {
         let mut log = BufReader::new(audit_log()?);
         log.seek(SeekFrom::End(0)).unwrap();
-        Some(Audit { log, namespace: cluster.namespace.clone() })
+        Some(Audit { log, user: cluster.user() })
     }
 
     /// Checks that the calls made this many kinds of requests, each kind exactly once a call. Requests of the watch are
@@ -179,10 +147,8 @@ impl Audit {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for line in self.log.lines() {
             let entry: Value = serde_json::from_str(&line.unwrap()).unwrap();
-            let object = &entry["objectRef"];
-            let is_product = entry["userAgent"].as_str().is_some_and(|agent| agent.starts_with("hops-k8s/"));
-            let is_here = object["namespace"].as_str().is_none_or(|namespace| namespace == self.namespace);
-            if is_product && is_here && entry["stage"] == "ResponseComplete" {
+            if entry["user"]["username"] == self.user && entry["stage"] == "ResponseComplete" {
+                let object = &entry["objectRef"];
                 let words = [&entry["verb"], &object["resource"], &object["subresource"]];
                 let what: Vec<&str> = words.into_iter().filter_map(Value::as_str).collect();
                 *counts.entry(what.join(" ")).or_default() += 1;

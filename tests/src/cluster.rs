@@ -5,26 +5,31 @@ pub mod service;
 use crate::{Document, call, eventually, skip};
 use hops_k8s::pods::Pods;
 use hops_k8s::pods::kube::{KubeOptions, KubePods};
+use http::{Method, Request};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
-use kube::config::Kubeconfig;
-use kube::{Client, ResourceExt};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Debug;
 use std::fs;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 /// How long tests wait for what a cluster does in seconds.
 pub const MINUTE: Duration = Duration::from_secs(60);
+
+/// The service account with the rights that `deploy/role.yaml` gives.
+const ACCOUNT: &str = "hops";
 
 /// What a skipped test obeys: with `required`, it fails.
 const REQUIRED: &str = "HOPS_TEST_CLUSTER";
@@ -105,8 +110,8 @@ impl Cluster {
             accounts.get_opt("default").await.unwrap().ok_or("not yet")
         })
         .await;
-        cluster.account("hops", json!(rules())).await;
-        cluster.kubeconfig = cluster.kubeconfig_of("hops").await;
+        cluster.account(ACCOUNT, json!(rules())).await;
+        cluster.kubeconfig = cluster.kubeconfig_of(ACCOUNT).await;
         let mut options = KubeOptions::default();
         options.kubeconfig = Some(cluster.kubeconfig.path().join("config"));
         let pods = match route {
@@ -115,6 +120,25 @@ impl Cluster {
         };
         cluster.pods = Arc::new(pods.unwrap());
         cluster
+    }
+
+    /// Pods with the same rights, and the requests that are made for them.
+    pub async fn with_requests(&self, route: Route) -> (Arc<KubePods>, Requests) {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig.path().join("config")).unwrap();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        // Each try counts.
+        config.default_retry = false;
+        let client = Client::try_from(config).unwrap();
+        let requests = Requests::default();
+        let counted = requests.clone();
+        let service = tower::service_fn(move |request| {
+            counted.count(&request);
+            let client = client.clone();
+            async move { client.send(request).await }
+        });
+        let mut options = KubeOptions::default();
+        options.port_forward = route == Route::PortForward;
+        (Arc::new(KubePods::new(Client::new(service, "default"), options)), requests)
     }
 
     /// A folder with a kubeconfig for a service account, in the file `config`.
@@ -195,7 +219,7 @@ impl Cluster {
     pub async fn grant(&self, account: &str, role: Value, binding: Value) {
         let role: Role = self.create(role).await;
         let _: RoleBinding = self.create(binding).await;
-        let user = format!("system:serviceaccount:{}:{account}", self.namespace);
+        let user = self.user_of(account);
         for PolicyRule { resources, verbs, .. } in role.rules.unwrap_or_default() {
             for resource in resources.unwrap_or_default() {
                 for verb in &verbs {
@@ -203,6 +227,15 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// The cluster's name for the user whose rights `pods` has.
+    pub fn user(&self) -> String {
+        self.user_of(ACCOUNT)
+    }
+
+    fn user_of(&self, account: &str) -> String {
+        format!("system:serviceaccount:{}:{account}", self.namespace)
     }
 
     async fn may(&self, user: &str, verb: &str, resource: &str) {
@@ -264,5 +297,34 @@ impl Cluster {
         .await;
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         namespaces.delete(&self.namespace, &DeleteParams::default()).await.unwrap();
+    }
+}
+
+/// Counts requests to the API server by kind, in the words of a Role: `create pods`, `get pods/portforward`.
+#[derive(Clone, Default)]
+pub struct Requests(Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl Requests {
+    fn count<B>(&self, request: &Request<B>) {
+        let path: Vec<&str> = request.uri().path().split('/').collect();
+        let what = match path[..] {
+            ["", "api", "v1", "namespaces", _, resource, _, subresource] => format!("{resource}/{subresource}"),
+            ["", "api", "v1", "namespaces", _, resource, ..] => resource.to_owned(),
+            _ => format!("all {}", path[path.len() - 1]),
+        };
+        let query = request.uri().query().unwrap_or_default();
+        let verb = match *request.method() {
+            Method::POST => "create",
+            Method::DELETE => "delete",
+            _ if query.contains("watch=true") => "watch",
+            _ if path.len() < 7 => "list",
+            _ => "get",
+        };
+        *self.0.lock().unwrap().entry(format!("{verb} {what}")).or_default() += 1;
+    }
+
+    /// How many there were of each kind.
+    pub fn counts(&self) -> BTreeMap<String, usize> {
+        self.0.lock().unwrap().clone()
     }
 }
