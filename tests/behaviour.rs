@@ -180,12 +180,12 @@ const ROWS: &[Row] = &[
         proofs: &["faults: results::a_node_whose_clock_is_wrong_changes_nothing"],
     },
     Row {
-        what_happened: "whatever happened, nothing is left",
+        what_happened: "in all of these ways: nothing is left",
         proofs: &[
             "left_over: no_pod_and_no_config_map_is_left",
             "left_over: no_process_is_left",
             "load: a_worker_that_has_answered_holds_nothing_open",
-            "cancel: a_call_that_is_cancelled_at_whatever_step_leaves_nothing",
+            "cancel: a_call_that_is_cancelled_at_any_step_leaves_nothing",
         ],
     },
 ];

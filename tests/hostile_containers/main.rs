@@ -84,7 +84,7 @@ async fn check(misdeed: Misdeed, route: Route, listener: Listener) {
     let _alone = ALONE.lock().await;
     let cluster = Cluster::start(route).await;
     // The first calls take memory that later ones use again.
-    good_calls(&cluster).await;
+    good_calls(&cluster, AT_ONCE + 1).await;
     let mut measured = measure(&cluster, misdeed, listener).await;
     for _ in 1..MEASUREMENTS {
         if measured.harm(misdeed).is_some_and(|harm| harm.is_slowdown) {
@@ -104,9 +104,9 @@ struct Measured {
     ended: Option<(Document, Duration)>,
     /// How much the memory of this process grew, in KiB.
     memory: u64,
-    /// How long the good calls took before and after the hostile container.
+    /// How long good calls took before and after the hostile container, with one more of them in its place.
     alone: Vec<Duration>,
-    /// How long they took beside it.
+    /// How long good calls took beside it.
     beside: Vec<Duration>,
 }
 
@@ -175,7 +175,7 @@ async fn measure(cluster: &Cluster, misdeed: Misdeed, listener: Listener) -> Mea
     let mut alone = vec![];
     rss::reset_peak();
     for _ in 0..ROUNDS {
-        alone.extend(good_calls(cluster).await);
+        alone.extend(good_calls(cluster, AT_ONCE + 1).await);
     }
     // The memory that good calls take is not the hostile container's.
     let before = rss::peak();
@@ -186,7 +186,7 @@ async fn measure(cluster: &Cluster, misdeed: Misdeed, listener: Listener) -> Mea
     let mut beside = vec![];
     let good = async {
         while !hostile.is_finished() {
-            beside.extend(good_calls(cluster).await);
+            beside.extend(good_calls(cluster, AT_ONCE).await);
         }
     };
     let too_much = async {
@@ -210,7 +210,7 @@ async fn measure(cluster: &Cluster, misdeed: Misdeed, listener: Listener) -> Mea
     };
     cluster.pods.drained().await;
     for _ in 0..ROUNDS {
-        alone.extend(good_calls(cluster).await);
+        alone.extend(good_calls(cluster, AT_ONCE + 1).await);
     }
     let measured = Measured { ended, memory, alone, beside };
     println!("a container that {}: {measured}", misdeed.name);
@@ -218,8 +218,8 @@ async fn measure(cluster: &Cluster, misdeed: Misdeed, listener: Listener) -> Mea
 }
 
 /// Runs good calls side by side, and returns how long each took.
-async fn good_calls(cluster: &Cluster) -> Vec<Duration> {
-    let calls = (0..AT_ONCE).map(|number| async move {
+async fn good_calls(cluster: &Cluster, count: usize) -> Vec<Duration> {
+    let calls = (0..count).map(|number| async move {
         let start = Instant::now();
         let script = format!("echo [{number}] > /output/result.json");
         let inputs = json!({"command": ["bash", "-c", script], "cpu": "100m", "start_timeout": "5m"});

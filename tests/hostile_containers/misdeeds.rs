@@ -153,7 +153,7 @@ pub const LINK_OUT: Misdeed = Misdeed {
 
 pub const SPARSE_FILE: Misdeed = Misdeed {
     name: "leaves a result of 1 TB that takes up no disk",
-    script: "truncate -s 1T /output/result.json",
+    script: "truncate -s 1099511627776 /output/result.json",
     timeout: "30s",
     errors: &["ResultTooLarge: "],
     within: SOON,
