@@ -4,7 +4,7 @@ mod json;
 
 pub use crate::bindings::exports::hiphops::app::app::Problem;
 use crate::shared::env;
-use crate::shared::quantity::Nanos;
+use crate::shared::quantity::Amount;
 use json::Json;
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub const SCHEMA: &str = include_str!("inputs/schema.json");
 const MAX_NAMES: usize = 100;
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// No container starts with less: a smaller limit is a mistake.
-const MIN_MEMORY: Nanos = Nanos::of(1024 * 1024);
+const MIN_MEMORY: Amount = Amount::of(1024 * 1024);
 
 /// Checked inputs. Directories and paths have no `.` segment and no trailing slash.
 #[derive(Debug, PartialEq)]
@@ -450,19 +450,19 @@ fn check_segments(text: &str, segments: &[&str]) -> Result<(), String> {
 }
 
 fn cpu(text: String) -> Checked {
-    match Nanos::parse(&text) {
-        Some(cores) if cores > Nanos::of(0) => Ok(text),
+    match Amount::parse(&text) {
+        Some(cores) if cores > Amount::of(0) => Ok(text),
         Some(_) => Err(format!("must be more than zero, found {text:?}")),
         None => Err(format!(r#"expected a Kubernetes quantity such as "250m" or "0.5", found {text:?}"#)),
     }
 }
 
 fn memory(text: String) -> Checked {
-    match Nanos::parse(&text) {
+    match Amount::parse(&text) {
         Some(bytes) if bytes >= MIN_MEMORY => Ok(text),
         Some(_) => {
             let near = format!("{}Mi", text.trim_end_matches(|c: char| !c.is_ascii_digit()));
-            let meant = Nanos::parse(&near).is_some_and(|bytes| bytes >= MIN_MEMORY);
+            let meant = Amount::parse(&near).is_some_and(|bytes| bytes >= MIN_MEMORY);
             let hint = if meant { format!("; did you mean {near:?}?") } else { String::new() };
             Err(format!("{text:?} is less than 1 MiB, too little for any container{hint}"))
         }

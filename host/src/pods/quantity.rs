@@ -1,30 +1,30 @@
-//! Kubernetes quantities: those of policies, and those of pods as numbers.
+//! Kubernetes quantities of policies.
 
-use crate::shared::quantity::Nanos;
+use crate::shared::quantity::Amount;
 use std::fmt;
 
-/// More than nothing, as a Kubernetes quantity.
+/// A Kubernetes quantity of more than zero.
 #[derive(Clone, Debug)]
 pub struct Quantity {
     text: String,
-    nanos: Nanos,
+    amount: Amount,
 }
 
 impl Quantity {
-    /// The quantity that a text stands for; `None` if it stands for none.
+    /// The quantity that a text stands for; `None` if it is not a quantity or not more than zero.
     pub fn parse(text: &str) -> Option<Self> {
-        let nanos = Nanos::parse(text).filter(|nanos| *nanos > Nanos::of(0))?;
-        Some(Quantity { text: text.into(), nanos })
+        let amount = Amount::parse(text).filter(|amount| *amount > Amount::of(0))?;
+        Some(Quantity { text: text.into(), amount })
     }
 
-    /// As a number of bytes.
+    /// The quantity as a number of bytes, rounded up.
     pub fn bytes(&self) -> u64 {
-        u64::try_from(self.nanos.get() / 1_000_000_000).unwrap_or(u64::MAX)
+        self.amount.units().unsigned_abs()
     }
 
-    /// Whether another is within this one. To Kubernetes, zero is no limit at all.
+    /// Whether another quantity is at most this one. Zero is not: Kubernetes takes it for no limit at all.
     pub(crate) fn admits(&self, other: &str) -> bool {
-        Quantity::parse(other).is_some_and(|other| other.nanos <= self.nanos)
+        Quantity::parse(other).is_some_and(|other| other.amount <= self.amount)
     }
 }
 
@@ -32,5 +32,36 @@ impl Quantity {
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::many_decimal_places("256Mi", "1099511627776.000000000000000000000000000000", false)]
+    #[case::many_decimal_places_of_a_small_number("1", "64.000000000000000000000000000000000000000", false)]
+    #[case::many_digits_and_a_negative_exponent(
+        "256Mi",
+        "9999999999999999999999999999999999999999999999999999e-30",
+        false
+    )]
+    #[case::many_decimal_places_within_the_limit("2Gi", "1073741824.0000000000000000000000000000000000", true)]
+    #[case::many_leading_zeros("1", "000000000000000000000000000000000000000000000001", true)]
+    #[case::a_trifle_over("1", "1.0000000000000000000000000000000000000000001", false)]
+    #[case::a_trifle("1", "0.0000000000000000000000000000000000000000001", true)]
+    #[case::more_than_there_can_be("7Ei", "1e99", false)]
+    // To Kubernetes, which counts exponents in 32 bits, this is 1000.
+    #[case::an_exponent_that_wraps("1", "1e-4294967293", false)]
+    #[case::zero("1", "0", false)]
+    #[case::negative("1", "-1", false)]
+    fn a_limit_admits_what_is_within_it_however_it_is_written(
+        #[case] limit: &str,
+        #[case] asked: &str,
+        #[case] admits: bool,
+    ) {
+        assert_eq!(Quantity::parse(limit).unwrap().admits(asked), admits);
     }
 }

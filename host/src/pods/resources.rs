@@ -1,7 +1,7 @@
 //! The CPU and memory of a container, for backends that take numbers.
 
 use super::{Error, PodSpec};
-use crate::shared::quantity::Nanos;
+use crate::shared::quantity::Amount;
 
 /// What the user's container may use, request and limit in one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,21 +16,19 @@ impl Resources {
     /// The resources that a pod asks for.
     ///
     /// # Errors
-    /// One of them is no quantity.
+    /// One of them is not a quantity, or is negative.
     pub fn of(spec: &PodSpec) -> Result<Self, Error> {
-        Ok(Resources {
-            nano_cpus: number("cpu", &spec.cpu, 1)?,
-            memory: number("memory", &spec.memory, 1_000_000_000)?,
-        })
+        let nano_cpus = amount("cpu", &spec.cpu)?.nanos();
+        let memory = amount("memory", &spec.memory)?.units();
+        // More CPUs than fit are as many as can be.
+        Ok(Resources { nano_cpus: nano_cpus.try_into().unwrap_or(u64::MAX), memory: memory.unsigned_abs() })
     }
 }
 
-/// A quantity in units of so many billionths. What is too large is as large as can be.
-fn number(what: &str, text: &str, billionths: i128) -> Result<u64, Error> {
-    match Nanos::parse(text).map(|nanos| nanos.get() / billionths) {
-        Some(number @ 0..) => Ok(u64::try_from(number).unwrap_or(u64::MAX)),
-        _ => Err(Error::Invalid(format!("{what}: {text:?} is not a Kubernetes quantity"))),
-    }
+fn amount(what: &str, text: &str) -> Result<Amount, Error> {
+    Amount::parse(text)
+        .filter(|amount| *amount >= Amount::of(0))
+        .ok_or_else(|| Error::Invalid(format!("{what}: {text:?} is not a Kubernetes quantity")))
 }
 
 #[cfg(test)]
@@ -39,12 +37,16 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case("250m", 1, Some(250_000_000))]
-    #[case("64Gi", 1_000_000_000, Some(64 << 30))]
-    #[case("1e99", 1, Some(u64::MAX))]
-    #[case("-1", 1, None)]
-    #[case("lots", 1, None)]
-    fn quantities_become_numbers(#[case] text: &str, #[case] billionths: i128, #[case] expected: Option<u64>) {
-        assert_eq!(number("cpu", text, billionths).ok(), expected);
+    #[case::fractions("250m", "64.5Gi", Some((250_000_000, (64 << 30) + (1 << 29))))]
+    #[case::less_than_there_is("0.1n", "0.1", Some((1, 1)))]
+    #[case::more_than_there_is("1e99", "1e99", Some((u64::MAX, i64::MAX as u64)))]
+    #[case::zero("0", "0", Some((0, 0)))]
+    #[case::negative_cpu("-1n", "1", None)]
+    #[case::negative_memory("1", "-0.1n", None)]
+    #[case::not_a_quantity("lots", "1", None)]
+    fn a_pods_quantities_become_numbers(#[case] cpu: &str, #[case] memory: &str, #[case] expected: Option<(u64, u64)>) {
+        let spec = PodSpec { cpu: cpu.into(), memory: memory.into(), ..PodSpec::new("default", "a") };
+        let found = Resources::of(&spec).ok();
+        assert_eq!(found.map(|resources| (resources.nano_cpus, resources.memory)), expected);
     }
 }
