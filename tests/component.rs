@@ -1,4 +1,4 @@
-//! The built component in the host, with pods that play a script: what each ending of a pod makes of a result.
+//! The built component in the host, on pods that play a script: each way in which a pod can end, and the result.
 
 use hops_k8s::event::{Event, Events};
 use hops_k8s::plugin::{CallCtx, CallError, EMBEDDED, Limits, LoadError, Plugin, Runtime};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const MIB: usize = 1024 * 1024;
 
-/// Runs a call on a pod that plays `script`, and finds nothing left of it.
+/// Runs a call on a pod that plays `script`, and checks that nothing is left of it.
 async fn play(script: Script, inputs: Value) -> Document {
     let pods = Arc::new(Memory::new(move |_| script.clone()));
     let text = call(pods.clone(), &inputs).await.unwrap();
@@ -53,7 +53,7 @@ async fn a_container_that_succeeds_gives_its_file(#[case] path: &str, #[case] co
     let document = Document::parse(&text);
     assert_eq!(document.error(), "");
     if is_json {
-        // The file's own text, not what a parser makes of it.
+        // The file's own text: to parse it and print it again would change it.
         assert!(text.ends_with(&format!(r#""body":"","json":{content}}}"#)), "{text}");
     } else {
         assert_eq!(document.body(), content);
@@ -162,7 +162,7 @@ async fn a_container_that_runs_too_long_is_ended_with_the_end_of_its_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_log_without_lines_there_is_the_end() {
+async fn a_log_without_line_breaks_gives_its_end() {
     let mut script = Script::default().at(0, PodStatus::running());
     script.log = "ü".repeat(2 * MIB) + "the end";
     let document = play(script, json!({"image": "a", "timeout": "10s"})).await;
@@ -192,7 +192,7 @@ async fn a_file_that_is_not_utf_8_is_an_error_that_says_where() {
 #[case::over_the_limit(8 * MIB + 1, "ResultTooLarge: result.json is 8388609 bytes, more than the host's limit of 8388608 bytes")]
 #[tokio::test(start_paused = true)]
 async fn a_file_is_whole_or_an_error(#[case] size: usize, #[case] error: &str) {
-    // NUL is what JSON blows up most: this is the largest document that there can be.
+    // NUL takes up the most room in JSON, so this is the largest document.
     let document = play(Script::exits(0).file("result.json", vec![0; size]), hello()).await;
     assert_eq!(document.error(), error);
     assert_eq!(document.body().len(), if error.is_empty() { size } else { 0 });
@@ -316,14 +316,14 @@ async fn calls_run_side_by_side_and_keep_their_results_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_tells_what_happens_and_passes_the_log_on() {
+async fn a_call_sends_its_events_and_its_log() {
     let mut script = Script::exits(0);
     script.log = "working\n".into();
     let (events, mut receiver) = Events::channel(true);
     call_with(Arc::new(Memory::new(move |_| script.clone())), events, &hello()).await.unwrap();
-    let mut told = vec![];
+    let mut heard = vec![];
     while let Some(event) = receiver.recv().await {
-        told.push(match event {
+        heard.push(match event {
             Event::Created { pod, .. } => format!("created {pod}"),
             Event::Status(status) => format!("{:?}", status.phase),
             Event::Reading { path } => format!("reading {path}"),
@@ -332,8 +332,8 @@ async fn a_call_tells_what_happens_and_passes_the_log_on() {
             other => format!("{other:?}"),
         });
     }
-    told.retain(|event| event != "Phase::Pending" && event != "Phase::Running");
-    assert_eq!(told, ["created memory-1", "working\n", "reading result.json", "deleting"]);
+    heard.retain(|event| event != "Phase::Pending" && event != "Phase::Running");
+    assert_eq!(heard, ["created memory-1", "working\n", "reading result.json", "deleting"]);
 }
 
 #[tokio::test]
@@ -434,7 +434,7 @@ fn the_component_imports_pods_and_clocks_and_nothing_else() {
 }
 
 #[test]
-fn a_component_that_wants_more_is_refused() {
+fn a_component_that_imports_more_is_refused() {
     let wat = r#"(component (import "wasi:filesystem/types@0.2.0" (instance)) (import "wasi:clocks/wall-clock@0.2.9" (instance)))"#;
     let error = runtime(Limits::default()).load(&wat::parse_str(wat).unwrap()).err().expect("it wants files");
     assert!(matches!(error, LoadError::NotGranted(_)));
@@ -451,12 +451,12 @@ fn a_component_that_wants_more_is_refused() {
 #[case::a_core_module(wat::parse_str("(module)").unwrap(), "the plugin is not a WebAssembly component: ")]
 #[case::cut_off(EMBEDDED[..EMBEDDED.len() / 2].to_vec(), "the plugin is not a WebAssembly component: ")]
 #[case::another_component(wat::parse_str("(component)").unwrap(), "the plugin was built against another version of hiphops:k8s than this host: ")]
-fn what_is_no_plugin_is_refused(#[case] bytes: Vec<u8>, #[case] error: &str) {
-    let message = Plugin::load(&bytes).err().expect("it is no plugin").to_string();
+fn a_file_that_is_not_a_plugin_is_refused(#[case] bytes: Vec<u8>, #[case] error: &str) {
+    let message = Plugin::load(&bytes).err().expect("it is not a plugin").to_string();
     assert!(message.starts_with(error), "{message}");
 }
 
-/// The sentence with which `describe` of a plugin ends that does this in it.
+/// The error of `describe`, for a plugin whose `describe` runs this code.
 async fn describe_of(body: &str) -> String {
     let module = format!(
         r#"(module

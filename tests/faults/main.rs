@@ -1,4 +1,4 @@
-//! Calls on a cluster whose API server does what API servers do on bad days.
+//! Calls on a cluster in this process whose API server and result server fail as a test says.
 
 mod forward;
 mod harness;
