@@ -111,21 +111,17 @@ impl KubePods {
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
-    /// The YAML of a Role and its RoleBinding that give us these rules and nothing else.
+    /// A Role and its RoleBinding that give us these rules and nothing else.
     ///
     /// # Errors
     /// The cluster does not say who we are.
-    pub async fn role(&self, namespace: &str, rules: &[Rule]) -> Result<String, Error> {
+    pub async fn role(&self, namespace: &str, rules: &[Rule]) -> Result<(Role, RoleBinding), Error> {
         let (reviews, params) = (Api::all(self.inner.client.clone()), PostParams::default());
         let review = SelfSubjectReview::default();
         let answer = self.ask("create", "selfsubjectreviews", reviews.create(&params, &review)).await?;
         let user = answer.status.and_then(|status| status.user_info?.username);
         let user = user.ok_or_else(|| Error::Other("the API server does not say who we are".into()))?;
-        let (role, binding) = role(namespace, rules, &user);
-        let yaml = |error| Error::Other(format!("the Role makes no YAML: {error}"));
-        let role = serde_saphyr::to_string(&role).map_err(yaml)?;
-        let binding = serde_saphyr::to_string(&binding).map_err(yaml)?;
-        Ok(format!("{}\n---\n{}\n", role.trim_end(), binding.trim_end()))
+        Ok(role(namespace, rules, &user))
     }
 
     /// Runs a pod that consists of result servers alone, reads from it as from every other pod, and deletes it.
