@@ -8,9 +8,9 @@ CLUSTER_TESTS := --workspace --test cluster --test command --test load
 FUZZ_SECONDS := 600
 
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
-EMBEDDERS := tests/embedders
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
-.PHONY: help run test fuzz cluster-test engine-test embedders dist soak bench cluster-bench engine-bench fmt lint deny setup
+.PHONY: help run test fuzz cluster-test engine-test embedders dist component package soak bench cluster-bench engine-bench fmt lint deny setup
 
 help: ## Show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -39,27 +39,31 @@ cluster-test: setup ## Run the tests on the cluster in KUBECONFIG, in namespaces
 engine-test: setup ## Run the tests on the Docker or Podman in DOCKER_HOST, or on the usual sockets
 	cargo test --workspace --test engine $(CARGO_FLAGS) -- --include-ignored --test-threads 4 $(TEST_FLAGS)
 
-# Each prints a line for the table: HOST: N of M vectors passed.
-embedders: LOG := $(TARGET_DIR)/embedders.log
-embedders: export HOPS_PLUGIN := $(TARGET_DIR)/embedders/k8s.wasm
 embedders: setup ## Run the vectors in Rust, wasmtime, Python, Node and Go; with KUBECONFIG, their pods on the cluster
-	cargo build --workspace --bin hops --bin dist
-	"$(TARGET_DIR)/debug/dist" "$(TARGET_DIR)/embedders" "$(TARGET_DIR)/debug/hops"
-	cargo test --workspace --test vectors --test wasmtime $(CARGO_FLAGS) -- --include-ignored --nocapture | tee $(LOG)
-	cd $(EMBEDDERS)/python && python3 -m venv .venv && .venv/bin/pip install --quiet --editable . && \
-	  .venv/bin/python -m unittest -v | tee -a $(LOG)
-	cd $(EMBEDDERS)/node && npm ci --no-audit --no-fund && npm test | tee -a $(LOG)
-	cd $(EMBEDDERS)/go && go vet ./... && go test -v -count=1 ./... | tee -a $(LOG)
-	@echo && grep -hE '^[A-Za-z]+: ([0-9]+ of [0-9]+ vectors passed|median of )' $(LOG)
-	@[ "$$(grep -oE '([0-9]+) of \1 vectors passed' $(LOG) | sort | uniq -c | awk '{print $$1}')" = 5 ] || \
-	  { echo "the five hosts do not agree, see $(LOG)" >&2; exit 1; }
+	cargo build --workspace --bin dist
+	"$(TARGET_DIR)/debug/dist" "$(TARGET_DIR)/embedders"
+	$(MAKE) --no-print-directory -C tests/embedders CARGO_TARGET_DIR="$(TARGET_DIR)" OUT="$(TARGET_DIR)/embedders"
 
-dist: setup ## Put what is distributed into target/dist: hops, k8s.wasm and its hash, a bill of materials, manifests
+dist: setup ## Put what is distributed into target/dist: hops, k8s.wasm, a bill of materials, manifests, checks for hosts
 	cargo build --workspace --release --bin hops
 	cargo build --workspace --bin dist
 	rm -rf "$(TARGET_DIR)/dist"
-	"$(TARGET_DIR)/debug/dist" "$(TARGET_DIR)/dist" "$(TARGET_DIR)/release/hops"
+	"$(TARGET_DIR)/debug/dist" "$(TARGET_DIR)/dist"
+	cp "$(TARGET_DIR)/release/hops" "$(TARGET_DIR)/dist"
 	@ls -l "$(TARGET_DIR)/dist"
+
+component: setup ## Update host/k8s.wasm, the component that a published crate carries
+	UPDATE_COMPONENT=1 cargo test --workspace --test contract the_packed_component $(CARGO_FLAGS)
+
+# The library is built as its users build it: unpacked in an empty folder, offline, with no source of the plugin at hand.
+package: export CARGO_TARGET_DIR := $(TARGET_DIR)/package-test
+package: setup ## Pack both crates; build the packed library, its doctests and a program that uses it
+	CARGO_TARGET_DIR="$(TARGET_DIR)" cargo package --locked -p hops-k8s -p hops $(PACKAGE_FLAGS)
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  tar -xzf "$(TARGET_DIR)/package/hops-k8s-$(VERSION).crate" -C "$$folder" && cp -r tests/embedders/rust "$$folder" && \
+	  cd "$$folder/hops-k8s-$(VERSION)" && cargo build --locked --offline && cargo test --doc --locked --offline && \
+	  cd "$$folder/rust" && echo "[patch.crates-io]" >> Cargo.toml && \
+	  echo "hops-k8s = { path = '../hops-k8s-$(VERSION)' }" >> Cargo.toml && cargo check
 
 soak: setup ## Play the scenarios with a faulty API server 200 times, until one fails
 	for i in $$(seq 200); do cargo test --quiet --workspace --test faults -- --test-threads 8 || exit 1; done

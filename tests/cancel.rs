@@ -133,8 +133,8 @@ async fn a_call_that_is_cancelled_at_whatever_step_leaves_nothing(
         let left = usize::from(outlives && !pods.created().is_empty());
         assert_eq!(pods.live(), left, "pods left after {polls} polls");
         seen.push(pods.created().len());
-        if let Some(text) = called {
-            assert!(Document::parse(&text.unwrap()).error().starts_with(error));
+        if let Some(called) = called {
+            assert!(Document::parse(called.unwrap().text()).error().starts_with(error));
             retained.delete().await.unwrap();
             assert_eq!(pods.live(), 0, "the one who made the call deletes its pod");
             break;

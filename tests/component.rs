@@ -366,13 +366,13 @@ async fn a_pod_lives_no_longer_than_the_policy_allows() {
     let runner = runner(pods.clone(), policy).await;
     let inputs = [json!({"image": "a"}), json!({"image": "a", "timeout": "1m"})];
     let [unlimited, limited] = inputs.map(|inputs| inputs.to_string());
-    let document = Document::parse(&runner.call(runner.ctx(), "k8s", "run", &unlimited).await.document);
+    let document = Document::parse(&runner.call(runner.ctx(), "k8s", "run", &unlimited).await.text());
     assert_eq!(
         document.error(),
         "Timeout: the pod was ended after 10m, the longest that this host's policy allows (max-timeout); shorten its work, or raise the \
          limit"
     );
-    let document = Document::parse(&runner.call(runner.ctx(), "k8s", "run", &limited).await.document);
+    let document = Document::parse(&runner.call(runner.ctx(), "k8s", "run", &limited).await.text());
     assert!(document.error().starts_with("Timeout: the container ran longer than 1m"), "{document:?}");
     let lifetimes: Vec<u64> = pods.created().iter().map(|spec| spec.lifetime_ms).collect();
     assert_eq!(lifetimes, [600_000, (60 + 120 + 300) * 1000]);
@@ -387,7 +387,7 @@ async fn a_call_waits_for_its_turn_and_its_start_timeout_does_not_run_meanwhile(
     let runner = runner(pods.clone(), policy).await;
     let call = |namespace| {
         let (runner, inputs) = (runner.clone(), json!({"image": "a", "namespace": namespace}).to_string());
-        async move { Document::parse(&runner.call(runner.ctx(), "k8s", "run", &inputs).await.document) }
+        async move { Document::parse(&runner.call(runner.ctx(), "k8s", "run", &inputs).await.text()) }
     };
     let most = async {
         tokio::time::sleep(Duration::from_secs(300)).await;
@@ -410,7 +410,7 @@ async fn a_plugin_that_fails_has_a_document_that_says_so() {
         ("k8s", "rum", "UnknownHandler: the app k8s has no handler \"rum\""),
         ("k9s", "run", "UnknownHandler: this host has no app \"k9s\"; it has k8s"),
     ] {
-        let document = Document::parse(&runner.call(runner.ctx(), app, handler, r#"{"image": "a"}"#).await.document);
+        let document = Document::parse(&runner.call(runner.ctx(), app, handler, r#"{"image": "a"}"#).await.text());
         assert!(document.error().starts_with(error), "{document:?}");
     }
 }

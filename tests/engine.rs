@@ -390,7 +390,7 @@ async fn the_log_is_followed_while_the_container_runs() {
         (log, states)
     };
     let (result, (log, states)) = tokio::join!(running, watching);
-    assert_eq!(Document::parse(&result.unwrap()).error(), "");
+    assert_eq!(Document::parse(result.unwrap().text()).error(), "");
     assert_eq!(String::from_utf8(log).unwrap(), "out\nerr\nlast\n");
     let words: Vec<&str> = states
         .iter()

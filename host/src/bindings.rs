@@ -7,6 +7,6 @@ wasmtime::component::bindgen!({
     world: "k8s-app",
     imports: { default: async | trappable },
     exports: { default: async },
-    trappable_error_type: { "hiphops:k8s/pods.error" => crate::imports::TrappableError },
+    trappable_error_type: { "hiphops:k8s/pods.error" => crate::error::TrappableError },
     additional_derives: [PartialEq, Eq],
 });

@@ -5,7 +5,6 @@
 
 pub mod clocks;
 mod contract;
-mod error;
 pub mod pods;
 
-pub use error::TrappableError;
+pub use crate::error::TrappableError;

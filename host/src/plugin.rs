@@ -9,6 +9,7 @@ pub use registry::{Plugins, RegisterError};
 pub use runtime::{Limits, Runtime};
 
 use crate::bindings::{K8sAppPre, exports::hiphops::app::app};
+use crate::document::CallResult;
 use crate::event::Events;
 use crate::imports::clocks::{ClocksCtx, ClocksView};
 use crate::imports::pods::{PodsCtx, PodsCtxView, PodsView, Retained};
@@ -63,6 +64,9 @@ pub enum CallError {
     // The backtrace is for those who look at the source.
     #[error("the plugin failed: {}; this is a defect of the plugin, not of the call's container", .0.root_cause())]
     Trapped(#[source] wasmtime::Error),
+    /// What the plugin returned is not a result document.
+    #[error("the plugin's result is not a result document; this is a defect of the plugin")]
+    NotADocument,
     /// What the plugin itself says.
     #[error("{0}")]
     Other(String),
@@ -185,13 +189,13 @@ impl Plugin {
         app.hiphops_app_app().call_check(&mut store, handler, inputs).await.map_err(failure)?.map_err(CallError::from)
     }
 
-    /// Runs a call and returns its result document. Dropping the future cancels the call and deletes its pod.
+    /// Runs a call and returns its result. Dropping the future cancels the call and deletes its pod.
     ///
     /// While the runtime runs as many calls as its [`Limits`] allow, the call waits for its turn.
     ///
     /// # Errors
     /// There is no such handler, or the plugin failed. A container that fails is not an error here: the document says so.
-    pub async fn call(&self, ctx: CallCtx, handler: &str, inputs: &str) -> Result<String, CallError> {
+    pub async fn call(&self, ctx: CallCtx, handler: &str, inputs: &str) -> Result<CallResult, CallError> {
         let _instance = self.runtime.calls.acquire().await;
         let called = async {
             let mut store = self.store(ctx);
@@ -199,10 +203,9 @@ impl Plugin {
             app.hiphops_app_app().call_call(&mut store, handler, inputs).await
         };
         let time = self.runtime.limits.time;
-        match tokio::time::timeout(time, called).await {
-            Ok(called) => called.map_err(failure)?.map_err(CallError::from),
-            Err(_) => Err(CallError::Time(time)),
-        }
+        let called = tokio::time::timeout(time, called).await.map_err(|_| CallError::Time(time))?;
+        let text = called.map_err(failure)??;
+        CallResult::parse(text).ok_or(CallError::NotADocument)
     }
 
     fn store(&self, ctx: CallCtx) -> Store<State> {

@@ -6,21 +6,22 @@
 mod causes;
 #[cfg(feature = "engine")]
 pub mod engine;
-pub(crate) mod error;
 mod identity;
 #[cfg(feature = "kube")]
 pub mod kube;
-mod limits;
 pub mod memory;
 #[cfg(all(feature = "process", target_os = "linux"))]
 pub mod process;
+mod quantity;
 pub(crate) mod reference;
+#[cfg(any(feature = "engine", feature = "process"))]
+mod resources;
 mod status;
 
 pub use crate::bindings::hiphops::k8s::pods::{Cause, ContainerState, File, Phase, PodSpec, PodStatus, Terminated};
-pub use error::{Error, Excess, Refusal, Rule};
+pub use crate::error::{Error, Excess, Refusal, Rule};
 pub use identity::Identity;
-pub use limits::Quantity;
+pub use quantity::Quantity;
 
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -124,6 +125,7 @@ pub trait Pod: Send + Sync {
     async fn delete(&mut self) -> Result<(), Error>;
 }
 
+#[cfg(any(feature = "engine", feature = "process"))]
 fn status(phase: Phase, main: ContainerState) -> PodStatus {
     PodStatus::new(phase, main)
 }

@@ -1,12 +1,15 @@
 //! What runs calls, whoever asks for them.
 
-use crate::document;
+use crate::document::CallResult;
 use crate::plugin::{CallCtx, CallError, Plugins};
 use crate::pods::Pods;
 use crate::policy::Policy;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+/// The outcome of a call that no plugin has a handler for.
+pub(crate) const UNKNOWN_HANDLER: &str = "UnknownHandler";
 
 /// Plugins, the pods that their calls get, and the policy that calls are held to. Cloning it shares them.
 #[derive(Clone)]
@@ -19,31 +22,6 @@ pub struct Runner {
 impl fmt::Debug for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Runner").field("plugins", &self.plugins).field("policy", &self.policy).finish_non_exhaustive()
-    }
-}
-
-/// What came of a call.
-#[derive(Clone, Debug)]
-pub struct Called {
-    /// The result document.
-    pub document: String,
-    /// The stable word for how the call ended: the first of the document's error, `Completed` without one.
-    pub outcome: String,
-}
-
-impl Called {
-    /// The result of a call that has nothing but this error.
-    pub(crate) fn errored(started: SystemTime, error: &str) -> Self {
-        Called { document: document::errored(started, error), outcome: document::first_word(Some(error)).into() }
-    }
-
-    /// The result of the same call, with this error instead of its own content.
-    #[cfg(feature = "serve")]
-    pub(crate) fn replaced(&self, error: &str) -> Self {
-        Called {
-            document: document::replaced(&self.document, error),
-            outcome: document::first_word(Some(error)).into(),
-        }
     }
 }
 
@@ -80,9 +58,9 @@ impl Runner {
         CallCtx::new(self.pods.clone(), self.policy.clone())
     }
 
-    /// Runs a call. Its error is `PluginFailed` or `UnknownHandler` where the plugin has no result to give. Dropping the
-    /// future cancels the call.
-    pub async fn call(&self, ctx: CallCtx, app: &str, handler: &str, inputs: &str) -> Called {
+    /// Runs a call. Where the plugin has no result to give, the result's error is `PluginFailed` or `UnknownHandler`.
+    /// Dropping the future cancels the call.
+    pub async fn call(&self, ctx: CallCtx, app: &str, handler: &str, inputs: &str) -> CallResult {
         let started = SystemTime::now();
         let called = match self.plugins.get(app) {
             Some(plugin) => plugin.call(ctx, handler, inputs).await,
@@ -92,15 +70,13 @@ impl Runner {
                 Err(CallError::UnknownHandler(why))
             }
         };
-        let error = match called {
-            Ok(document) => match document::outcome(&document) {
-                Some(outcome) => return Called { document, outcome },
-                None => "PluginFailed: the plugin's result is not a result document".into(),
-            },
-            Err(CallError::UnknownHandler(why)) => format!("{}: {why}", document::UNKNOWN_HANDLER),
-            Err(error) => format!("PluginFailed: {error}"),
-        };
-        tracing::error!(error, "the plugin gave no result");
-        Called::errored(started, &error)
+        called.unwrap_or_else(|error| {
+            let error = match error {
+                CallError::UnknownHandler(why) => format!("{UNKNOWN_HANDLER}: {why}"),
+                error => format!("PluginFailed: {error}"),
+            };
+            tracing::error!(error, "the plugin gave no result");
+            CallResult::errored(started, &error)
+        })
     }
 }

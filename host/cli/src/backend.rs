@@ -6,7 +6,7 @@ use crate::interrupt::Interrupt;
 use clap::ValueEnum;
 use hops_k8s::pods::Pods;
 use hops_k8s::pods::engine::{EngineError, EngineOptions, EnginePods};
-use hops_k8s::pods::kube::KubePods;
+use hops_k8s::pods::kube::{ConnectError, KubePods};
 #[cfg(target_os = "linux")]
 use hops_k8s::pods::process::{ProcessOptions, ProcessPods};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) enum Local {
 pub(crate) async fn open(global: &Global, local: Option<Local>) -> Result<Arc<dyn Pods>, CommandError> {
     match local {
         None => {
-            let pods = KubePods::connect(global.kube_options()).await.map_err(CommandError::unavailable)?;
+            let pods = KubePods::connect(global.kube_options()).await.map_err(no_cluster)?;
             Ok(Arc::new(pods))
         }
         Some(Local::Engine) => Ok(Arc::new(engine().await.map_err(CommandError::unavailable)?)),
@@ -60,6 +60,21 @@ async fn process(_: &Global) -> Result<Arc<dyn Pods>, CommandError> {
     Err(CommandError::unavailable(
         "calls run as processes on Linux only; start Docker or Podman and use --local=engine",
     ))
+}
+
+/// Why there is no cluster, and what to do about it.
+pub(crate) fn no_cluster(error: ConnectError) -> CommandError {
+    CommandError::unavailable(with_remedy(&error))
+}
+
+/// The sentence of an error, and what to do about it.
+pub(super) fn with_remedy(error: &ConnectError) -> String {
+    let remedy = match error {
+        ConnectError::Kubeconfig { .. } => "give another with --kubeconfig, or another context with --context",
+        ConnectError::ServiceAccount(_) => "mount its token, or give a kubeconfig file with --kubeconfig",
+        _ => "give a kubeconfig file with --kubeconfig",
+    };
+    format!("{error}; {remedy}")
 }
 
 /// Waits until no pod is left. A second interrupt ends the wait.

@@ -1,10 +1,9 @@
 //! The interface `pods` over a backend: the policy before it, events beside it.
 
-use super::TrappableError;
 use super::contract;
 use crate::bindings::hiphops::k8s::pods as wit;
 use crate::event::{Event, Events};
-use crate::pods::error::{Error, Excess, Refusal, Rule};
+use crate::error::{Error, Excess, Refusal, Rule, TrappableError};
 use crate::pods::{ContainerState, Identity, MOST_LOG_BYTES, Pod, PodSpec, PodStatus, Pods};
 use crate::policy::{Policy, Slot};
 use std::fmt;

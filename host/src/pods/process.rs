@@ -1,8 +1,8 @@
 //! Pods as sandboxed processes of this machine: no cluster, no container engine, no images.
 //!
 //! The command of a pod sees the machine's own programs, read-only; its input and output directories; a `/tmp` of its
-//! own; and no process of another pod or of the machine. The network is the machine's. This guards against accidents, not
-//! against hostile code.
+//! own; and no process of another pod or of the machine. Its network is its own too, unless the options say otherwise. This
+//! guards against accidents, not against hostile code.
 //!
 //! Three processes take part:
 //!
@@ -14,25 +14,28 @@
 //! The parent writes the `Order` to the helper's standard input, which then stays open as a lifeline. A further byte asks
 //! for SIGTERM. When it closes, the helper kills the pod and cleans up, so pods end with their parent in every case.
 //!
-//! Each module imports only from those before it: `order`, `system`, `folder`, `cgroup`, `user`, `mounts`, `sandbox`,
-//! `child`, `helper`.
+//! Each module imports only from those before it: `order`, `system`, `processes`, `disk`, `folder`, `cgroup`, `user`,
+//! `mounts`, `sandbox`, `child`, `helper`.
 
 mod cgroup;
 mod child;
+mod disk;
 mod folder;
 mod helper;
 mod log;
 mod mounts;
 mod order;
+mod processes;
 mod sandbox;
 mod system;
 mod user;
 
-use super::limits::Limits;
+use super::resources::Resources;
 use super::{Cause, ContainerState, Error, Identity, Phase, Pod, PodSpec, PodStatus, Pods, Terminated};
 use async_trait::async_trait;
 use log::Log;
-use order::{Order, Report, TERMINATE};
+pub use order::Network;
+use order::{End, Order, Report, TERMINATE};
 use std::path::{Component, Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
@@ -63,12 +66,26 @@ pub struct ProcessOptions {
     pub helper: PathBuf,
     /// Where pods have their folders. All users of a machine may share one, as they share `/tmp`.
     pub folder: PathBuf,
+    /// Which network pods have.
+    pub network: Network,
+    /// How many processes and threads a pod may have. More cannot be started, and the command is told so.
+    pub processes: u32,
+    /// How many bytes of disk a pod's output may take up. A pod that takes up more is ended. As this is measured some
+    /// times a second, it may take up more for a moment.
+    pub output: u64,
 }
 
 impl Default for ProcessOptions {
-    /// This program; the system's folder for temporary files.
+    /// This program; the system's folder for temporary files; a network of their own; 2048 processes, as Podman allows;
+    /// 1 GiB of output.
     fn default() -> Self {
-        ProcessOptions { helper: "/proc/self/exe".into(), folder: std::env::temp_dir() }
+        ProcessOptions {
+            helper: "/proc/self/exe".into(),
+            folder: std::env::temp_dir(),
+            network: Network::default(),
+            processes: 2048,
+            output: 1 << 30,
+        }
     }
 }
 
@@ -92,20 +109,27 @@ impl ProcessPods {
     /// What is missing, and how to fix it.
     pub async fn check(&self) -> Result<(), Error> {
         let mut pod = self.start(Order {
-            folder: self.new_folder(),
             // No program is needed: what fails is found before the attempt to run one.
             command: vec!["/".into()],
             output_dir: "/output".into(),
             lifetime_ms: 10_000,
-            ..Order::default()
+            ..self.order()
         })?;
         pod.send(&[]).await?;
         while !matches!(pod.changed().await?.main, ContainerState::Terminated(_)) {}
         pod.delete().await
     }
 
-    fn new_folder(&self) -> PathBuf {
-        self.options.folder.join(format!("{}{}", folder::PREFIX, uuid::Uuid::new_v4().simple()))
+    /// The part of an order that does not depend on the pod's spec.
+    fn order(&self) -> Order {
+        let ProcessOptions { folder, network, processes, output, .. } = &self.options;
+        Order {
+            folder: folder.join(format!("{}{}", folder::PREFIX, uuid::Uuid::new_v4().simple())),
+            network: *network,
+            processes: *processes,
+            output_limit: *output,
+            ..Order::default()
+        }
     }
 
     /// Starts a helper, which waits for its order.
@@ -148,7 +172,7 @@ impl ProcessPods {
 #[async_trait]
 impl Pods for ProcessPods {
     async fn create(&self, spec: PodSpec, _: Identity) -> Result<Box<dyn Pod>, Error> {
-        let limits = Limits::of(&spec)?;
+        let resources = Resources::of(&spec)?;
         if spec.command.is_empty() {
             let why = "command: must not be empty, because a process of this machine has no image that brings a command; \
                        name the program to run";
@@ -170,16 +194,16 @@ impl Pods for ProcessPods {
             )));
         }
         let mut pod = self.start(Order {
-            folder: self.new_folder(),
             command: spec.command.into_iter().chain(spec.args).collect(),
             env: spec.env,
             input_dir,
             input_files: spec.input_files.iter().map(|file| (file.path.clone(), file.content.len() as u64)).collect(),
             output_dir,
-            nano_cpus: limits.nano_cpus,
-            memory: limits.memory,
+            nano_cpus: resources.nano_cpus,
+            memory: resources.memory,
             lifetime_ms: spec.lifetime_ms,
             keep: spec.keep,
+            ..self.order()
         })?;
         let contents: Vec<&[u8]> = spec.input_files.iter().map(|file| &*file.content).collect();
         pod.send(&contents).await?;
@@ -250,10 +274,8 @@ async fn listen(
 }
 
 fn last_status(report: Option<Report>, log: &Log) -> Result<PodStatus, Error> {
-    let (exit_code, reason, overtime) = match report {
-        Some(Report::Ended { exit_code, oom_killed: true, overtime }) => (exit_code, "OOMKilled", overtime),
-        Some(Report::Ended { exit_code: 0, overtime, .. }) => (0, "Completed", overtime),
-        Some(Report::Ended { exit_code, overtime, .. }) => (exit_code, "Error", overtime),
+    let (exit_code, oom_killed, end) = match report {
+        Some(Report::Ended { exit_code, oom_killed, end }) => (exit_code, oom_killed, end),
         Some(Report::NotStarted(message)) => {
             let end = Terminated { exit_code: 128, reason: "StartError".into(), message };
             return Ok(super::status(Phase::Failed, ContainerState::Terminated(end)));
@@ -265,16 +287,25 @@ fn last_status(report: Option<Report>, log: &Log) -> Result<PodStatus, Error> {
             ));
         }
     };
+    let reason = match exit_code {
+        _ if oom_killed => "OOMKilled",
+        0 => "Completed",
+        _ => "Error",
+    };
     let message = if exit_code == 0 { String::new() } else { log.tail(MESSAGE_LINES, MESSAGE_BYTES) };
-    let end = ContainerState::Terminated(Terminated { exit_code, reason: reason.into(), message });
-    let mut status = super::status(if exit_code == 0 { Phase::Succeeded } else { Phase::Failed }, end);
-    if overtime {
-        status.phase = Phase::Failed;
-        status.cause = Cause {
-            reason: "DeadlineExceeded".into(),
-            message: "Pod was active on the node longer than the specified deadline".into(),
-        };
-    }
+    let main = ContainerState::Terminated(Terminated { exit_code, reason: reason.into(), message });
+    let mut status = super::status(if exit_code == 0 { Phase::Succeeded } else { Phase::Failed }, main);
+    let (reason, message) = match end {
+        End::Itself | End::Asked | End::OverMemory => return Ok(status),
+        End::Overtime => {
+            ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline".to_owned())
+        }
+        End::OverDisk(limit) => {
+            ("Evicted", format!("the output directory took up more than its limit of {limit} bytes; write less to it"))
+        }
+    };
+    status.phase = Phase::Failed;
+    status.cause = Cause { reason: reason.into(), message };
     Ok(status)
 }
 

@@ -276,7 +276,7 @@ async fn result(State(service): State<Arc<Service>>, Path(id): Path<String>) -> 
 
 fn answer(ended: Ended) -> Response {
     match ended {
-        Ended::Called(called) => json_text(StatusCode::OK, called.document),
+        Ended::Called(called) => json_text(StatusCode::OK, called.into_text()),
         Ended::Cancelled => {
             let why = "the server was stopped and the call's pod deleted; call again when it is back";
             refusal(StatusCode::SERVICE_UNAVAILABLE, why)

@@ -2,6 +2,8 @@
 
 use crate::event::Event;
 use crate::pods::ContainerState;
+#[cfg(feature = "kube")]
+use crate::pods::kube::ObserveRequests;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -160,12 +162,12 @@ impl Metrics {
     }
 
     /// The API server has answered with this status: `2xx`, the code of an error, or `none` when no answer came.
-    pub(crate) fn api_answered(&self, code: &str) {
+    pub fn api_answered(&self, code: &str) {
         self.api_requests.get_or_create_owned(&Code { code: code.into() }).inc();
     }
 
     /// A request to the API server is tried again.
-    pub(crate) fn api_retried(&self) {
+    pub fn api_retried(&self) {
         self.api_retries.inc();
     }
 
@@ -175,6 +177,17 @@ impl Metrics {
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(feature = "kube")]
+impl ObserveRequests for Metrics {
+    fn answered(&self, code: &str) {
+        self.api_answered(code);
+    }
+
+    fn retried(&self) {
+        self.api_retried();
     }
 }
 
@@ -226,8 +239,8 @@ mod tests {
         metrics.call_ended("OOMKilled", Duration::from_secs(9));
         metrics.adopted();
         metrics.redelivered();
-        metrics.api_answered("2xx");
-        metrics.api_retried();
+        metrics.answered("2xx");
+        metrics.retried();
         let text = metrics.encode();
         for line in [
             "# TYPE hops_calls counter",

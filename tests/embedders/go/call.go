@@ -15,10 +15,10 @@ import (
 	"unsafe"
 )
 
-// How long to try to delete a pod that the plugin has left.
+// How long to try to delete a pod.
 const deletion = time.Minute
 
-// call is what the imports act for.
+// call is one call, for which the imports act.
 type call struct {
 	ctx   context.Context
 	pods  Pods
@@ -27,7 +27,7 @@ type call struct {
 	// By the number that the plugin's handle stands for.
 	created map[uint32]*createdPod
 	number  uint32
-	// What an import panicked with. It must not unwind Wasmtime's frames, so it goes on behind them.
+	// The value that an import panicked with. A panic must not unwind Wasmtime's frames, so invoke repeats it.
 	panicked any
 }
 
@@ -37,7 +37,7 @@ type createdPod struct {
 	deleted bool
 }
 
-// imports are what the component may ask for; their places here are their numbers in C.
+// imports are the functions that the component may import. C knows each by its index here.
 var imports = []struct {
 	instance, name string
 	args           int
@@ -58,7 +58,7 @@ func hostImport(handle, number C.uintptr_t, context *C.wasmtime_context_t, args 
 	return trapOnError(handle, func(c *call) error {
 		i := imports[number]
 		if int(argsSize) != i.args || resultsSize != 1 {
-			return fmt.Errorf("%s of another contract", i.name)
+			return fmt.Errorf("%s is not as the contract says", i.name)
 		}
 		result, err := i.run(c, context, unsafe.Slice(args, argsSize))
 		if err == nil {
@@ -81,7 +81,7 @@ func hostEpoch(handle C.uintptr_t) *C.wasmtime_error_t {
 	return trapOnError(handle, func(*call) error { return nil })
 }
 
-// trapOnError runs an import. An error ends the plugin, and so does a call that has been cancelled meanwhile.
+// trapOnError runs an import. The plugin ends if the import fails, or if the call was cancelled meanwhile.
 func trapOnError(handle C.uintptr_t, run func(*call) error) (trap *C.wasmtime_error_t) {
 	c := cgo.Handle(handle).Value().(*call)
 	defer func() {
@@ -204,21 +204,21 @@ func (c *call) pod(context *C.wasmtime_context_t, handle *val) (*createdPod, err
 	}
 	p, ok := c.created[uint32(number)]
 	if !ok {
-		return nil, errors.New("a pod of another call")
+		return nil, errors.New("the pod belongs to another call")
 	}
 	return p, nil
 }
 
-// remove deletes a pod whose handle is gone.
+// remove deletes a pod when the plugin drops its handle, or when the call ends.
 func (c *call) remove(number uint32) {
 	p := c.created[number]
 	delete(c.created, number)
 	if err := p.delete(c.ctx); err != nil {
-		slog.Warn("pod not deleted; its own deadline will end it", "pod", p.Name(), "error", err)
+		slog.Warn("the pod could not be deleted; its own deadline will end it", "pod", p.Name(), "error", err)
 	}
 }
 
-// delete deletes a pod even if the call has been cancelled.
+// delete deletes the pod, even if the call was cancelled.
 func (p *createdPod) delete(ctx context.Context) error {
 	if p.keep || p.deleted {
 		return nil

@@ -1,6 +1,6 @@
-// What this package uses of Wasmtime's C API, as the headers of wasmtime-go declare it. That module brings the library,
-// but cgo gives the headers of a module to no other, so that including them would need CGO_CFLAGS in every build.
-// TestDeclarations compares the two.
+// The part of Wasmtime's C API that this package uses, copied from the headers of wasmtime-go. That module brings the
+// library. Its headers would need CGO_CFLAGS in every build, since cgo finds those of the own module alone.
+// TestDeclarationsAreThoseOfWasmtime compares the two.
 #pragma once
 
 #include <stdbool.h>

@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// The types of the contract, wit/pods.wit and wit/deps/app/app.wit, as Go has them.
+// Conversions between Go and the types of the contract, wit/pods.wit and wit/deps/app/app.wit.
 
 func asPodSpec(v *val) PodSpec {
 	r := asRecord(v)

@@ -1,5 +1,5 @@
-// Package hopsk8s runs the Hiphops app k8s: the WebAssembly component k8s.wasm, which runs a container image as a pod
-// and returns a JSON document with its result.
+// Package hopsk8s runs calls of the Hiphops app k8s, the WebAssembly component k8s.wasm. A call runs a container image as
+// a pod and returns a JSON document with its result.
 package hopsk8s
 
 // #include "host.h"
@@ -17,10 +17,10 @@ import (
 	_ "github.com/bytecodealliance/wasmtime-go/v39" // Links libwasmtime.
 )
 
-// The most memory that the component can have in a call. A result of 8 MiB that JSON has to escape throughout takes 60 MiB.
+// The most memory that the component can use in a call. A result of 8 MiB needs 60 MiB if JSON escapes every byte.
 const memory = 128 << 20
 
-// What the component exports and imports.
+// The interfaces that the component exports and imports.
 const (
 	app            = "hiphops:app/app@0.1.0"
 	pods           = "hiphops:k8s/pods@0.1.0"
@@ -28,7 +28,7 @@ const (
 	monotonicClock = "wasi:clocks/monotonic-clock@0.2.0"
 )
 
-// Plugin is the component, compiled. Calls run side by side and see nothing of one another; each takes up a thread
+// Plugin is the compiled component. Calls may run at the same time and are isolated from one another. Each takes a thread
 // until it returns.
 type Plugin struct {
 	engine    *C.wasm_engine_t
@@ -39,7 +39,7 @@ type Plugin struct {
 	call      *C.wasmtime_component_export_index_t
 }
 
-// Description is who the app is and what it can do.
+// Description has the app's name, version and handlers.
 type Description struct {
 	// Name is the name before the underscore: k8s in k8s_run.
 	Name    string
@@ -49,7 +49,7 @@ type Description struct {
 	Handlers []Handler
 }
 
-// Handler is one thing that the app can do.
+// Handler is a function of the app.
 type Handler struct {
 	// Name is the name after the app's name and the underscore: run in k8s_run.
 	Name string
@@ -59,7 +59,7 @@ type Handler struct {
 	InputsSchema string
 }
 
-// UnknownHandlerError says that the app has no such handler, and names those that it has.
+// UnknownHandlerError says that the app does not have the handler. The message names those that it has.
 type UnknownHandlerError struct{ Message string }
 
 func (e UnknownHandlerError) Error() string { return e.Message }
@@ -68,11 +68,11 @@ func (e UnknownHandlerError) Error() string { return e.Message }
 func Load(path string) (*Plugin, error) {
 	bytes, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("the plugin cannot be read: %w", err)
+		return nil, fmt.Errorf("cannot read the plugin: %w", err)
 	}
 	p, err := compile(bytes)
 	if err == nil {
-		// What the component imports shows when it is instantiated.
+		// Wasmtime checks the component's imports when it instantiates it.
 		if _, err = p.Describe(); err != nil {
 			p.Close()
 		}
@@ -103,7 +103,7 @@ func (p *Plugin) compile(bytes []byte) error {
 		return errors.New("it does not export " + app)
 	}
 	if p.describe, p.call = p.export(p.app, "describe"), p.export(p.app, "call"); p.describe == nil || p.call == nil {
-		return errors.New("its " + app + " is of another contract")
+		return errors.New("its " + app + " is not as the contract says")
 	}
 	p.linker = C.wasmtime_component_linker_new(p.engine)
 	root := C.wasmtime_component_linker_root(p.linker)
@@ -160,23 +160,23 @@ func (p *Plugin) Close() {
 	C.wasm_engine_delete(p.engine)
 }
 
-// Describe asks the app who it is and what it can do.
+// Describe returns the app's name, version and handlers.
 func (p *Plugin) Describe() (description Description, err error) {
 	c := &call{ctx: context.Background(), pods: noPods{}, now: time.Now}
 	err = p.invoke(c, p.describe, nil, func(result *val) { description = asDescription(result) })
 	return description, err
 }
 
-// Call runs a call and returns its result document. inputs is the JSON text of the inputs object. A call that fails, bad
-// inputs included, has a result document as well, with "errored" set.
+// Call runs a call and returns its result document. inputs is the JSON text of the inputs object. A call that fails has a
+// document, too, with "errored" set; so does a call with bad inputs.
 //
-// When ctx ends, so does the call, with the error of ctx. When Call returns, in whatever way, its pods are deleted, but
-// for those that the inputs ask to keep.
+// When ctx ends, the call ends with the error of ctx. When Call returns, the call's pods are deleted, unless the inputs
+// say "skip_cleanup".
 func (p *Plugin) Call(ctx context.Context, pods Pods, handler, inputs string) (string, error) {
 	return p.callAt(ctx, pods, time.Now, handler, inputs)
 }
 
-// callAt is Call with a clock of the caller's.
+// callAt is Call with the caller's clock.
 func (p *Plugin) callAt(ctx context.Context, pods Pods, now func() time.Time, handler, inputs string) (document string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -204,7 +204,7 @@ func (p *Plugin) callAt(ctx context.Context, pods Pods, now func() time.Time, ha
 	}
 }
 
-// invoke calls a function that the component exports, in an instance of its own.
+// invoke calls a function that the component exports, in a new instance.
 func (p *Plugin) invoke(c *call, function *C.wasmtime_component_export_index_t, args []string, read func(result *val)) (err error) {
 	defer func() {
 		switch r := recover().(type) {
@@ -250,7 +250,7 @@ func (p *Plugin) invoke(c *call, function *C.wasmtime_component_export_index_t, 
 	return failure(C.wasmtime_component_func_post_return(&f, context))
 }
 
-// interruptAtEnd has all running instances look at their calls' contexts when this one ends, until it is called off.
+// interruptAtEnd makes all running instances check their calls' contexts when ctx ends. callOff ends this.
 func (p *Plugin) interruptAtEnd(ctx context.Context) (callOff func()) {
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -264,7 +264,7 @@ func (p *Plugin) interruptAtEnd(ctx context.Context) (callOff func()) {
 	}
 }
 
-// failure takes over an error of Wasmtime's, nil if there is none.
+// failure converts an error of Wasmtime's and frees it. It is nil if err is nil.
 func failure(err *C.wasmtime_error_t) error {
 	if err == nil {
 		return nil
@@ -276,9 +276,9 @@ func failure(err *C.wasmtime_error_t) error {
 	return errors.New(fromName(message))
 }
 
-// noPods is for those who only ask.
+// noPods creates no pods. Describe needs none.
 type noPods struct{}
 
 func (noPods) Create(context.Context, PodSpec) (Pod, error) {
-	return nil, errors.New("nothing is run here")
+	return nil, errors.New("describe must not create a pod")
 }

@@ -18,7 +18,7 @@ import (
 
 const inputs = `{"image": "bash:5"}`
 
-// hooked are pods that do what a test says.
+// hooked are pods whose wait is the test's.
 type hooked struct {
 	wait func(ctx context.Context) (*PodStatus, error)
 	left atomic.Int32
@@ -42,7 +42,7 @@ func (h *hooked) Delete(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func TestDescribe(t *testing.T) {
+func TestPluginDescribesItself(t *testing.T) {
 	description, err := plugin(t).Describe()
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-func TestLoadTellsWhatIsWrong(t *testing.T) {
+func TestLoadSaysWhatIsWrong(t *testing.T) {
 	for text, expected := range map[string]string{
 		"no component": "not a plugin",
 		"(component)":  "does not export hiphops:app/app@0.1.0",
@@ -69,7 +69,7 @@ func TestLoadTellsWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestManyCallsAtOnce(t *testing.T) {
+func TestManyCallsRunAtOnce(t *testing.T) {
 	p, all := plugin(t), vectors(t)
 	var calls sync.WaitGroup
 	for i := range 200 {
@@ -122,7 +122,7 @@ func TestCancelledCallLeavesNoPod(t *testing.T) {
 	calls.Wait()
 }
 
-// A plugin that computes for ever, and what it imports.
+// A plugin whose call computes for ever; %s is for its imports.
 const computes = `(component %s
 	(core module $m
 		(memory (export "memory") 1)
@@ -159,7 +159,7 @@ func TestPanicOfPodsReachesCaller(t *testing.T) {
 	_, _ = plugin(t).Call(t.Context(), pods, "run", inputs)
 }
 
-func TestTextThatIsNotUTF8(t *testing.T) {
+func TestTextThatIsNotUTF8GivesResult(t *testing.T) {
 	v := vectorOf(t, "exit-code")
 	v.Pod.Log = "\xff"
 	pods := &scripted{script: v.Pod, start: v.Time, now: v.Time}
@@ -170,7 +170,7 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 	}
 }
 
-func TestLargeResult(t *testing.T) {
+func TestLargeResultIsWhole(t *testing.T) {
 	v := vectorOf(t, "immediate")
 	text := strings.Repeat("x", 8<<20)
 	file := v.Pod.Files["result.json"]
@@ -181,7 +181,7 @@ func TestLargeResult(t *testing.T) {
 	play(t, plugin(t), v)
 }
 
-// Nothing that pods do takes time here, so that what is left is the host's own.
+// The pods take no time here: what is measured is the host.
 func TestOverhead(t *testing.T) {
 	p, v := plugin(t), vectorOf(t, "immediate")
 	var times []time.Duration
@@ -194,7 +194,7 @@ func TestOverhead(t *testing.T) {
 	fmt.Printf("Go: median of %d calls: %v\n", len(times), times[len(times)/2])
 }
 
-func TestDeclarations(t *testing.T) {
+func TestDeclarationsAreThoseOfWasmtime(t *testing.T) {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/bytecodealliance/wasmtime-go/v39").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +212,7 @@ func TestDeclarations(t *testing.T) {
 	constant := regexp.MustCompile(`(?m)^#define WASMTIME_.*\n`)
 	for _, ours := range constant.FindAllString(preprocess(t, "-dM", ".", "component.h"), -1) {
 		if !strings.Contains(theirs, ours) {
-			t.Errorf("wasmtime-go does not say %s", ours)
+			t.Errorf("wasmtime-go does not define %s", ours)
 		}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Pods is where the containers of calls run. Calls use it at the same time.
+// Pods is a backend, which creates the pods of calls. Any number of calls use it at the same time.
 type Pods interface {
 	// Create creates a pod with its input files and returns without waiting for it to start. ctx ends with the call.
 	Create(ctx context.Context, spec PodSpec) (Pod, error)
@@ -14,20 +14,20 @@ type Pods interface {
 
 // Pod is a pod of one call, which uses it from one goroutine at a time.
 //
-// Errors that are not an [*Error] count as one of the kind [Other]. What waits has to return early when ctx ends.
+// An error that is not an [*Error] counts as one of the kind [Other]. A method that waits must return when ctx ends.
 type Pod interface {
 	// Name is the pod's name, for messages.
 	Name() string
-	// Wait returns the pod's status: at the first call the present one, afterwards the next one that differs from the
-	// last returned. It returns nil if there is none within the timeout.
+	// Wait returns the pod's present status at the first call, later the next status that differs from the last one
+	// returned. It returns nil if none comes within the timeout.
 	Wait(ctx context.Context, timeout time.Duration) (*PodStatus, error)
-	// ReadFile returns the content of a file below the output directory. The error for one that does not exist
-	// satisfies errors.Is(err, fs.ErrNotExist).
+	// ReadFile returns the content of a file below the output directory. If the file does not exist, the error is
+	// fs.ErrNotExist by errors.Is.
 	ReadFile(ctx context.Context, path string) ([]byte, error)
-	// TailLogs returns the last lines of the user's container's log.
+	// TailLogs returns the last lines of the log of the user's container.
 	TailLogs(ctx context.Context, lines uint32) (string, error)
-	// Delete deletes the pod and its input files. It is not called if [PodSpec.Keep] is set, and again if it failed.
-	// Its context is not the call's, which may have been cancelled.
+	// Delete deletes the pod and its input files. It is called again if it failed, and not at all if [PodSpec.Keep] is
+	// set. Its ctx does not end with the call, which may have been cancelled.
 	Delete(ctx context.Context) error
 }
 
@@ -47,15 +47,15 @@ type PodSpec struct {
 	CPU string
 	// Memory is a Kubernetes quantity (128Mi), request and limit in one.
 	Memory string
-	// InputDir is the absolute path at which the input files appear, read-only. Where there are none, nothing is put there.
+	// InputDir is the absolute path at which the input files appear, read-only. Without input files it is not used.
 	InputDir string
-	// InputFiles are put into InputDir.
+	// InputFiles are the files in InputDir.
 	InputFiles []File
 	// OutputDir is the absolute path of an empty, writable directory that [Pod.ReadFile] reads from.
 	OutputDir string
-	// Lifetime is the time after which the pod ends even if its caller is gone: a last resort, not the call's own time limit.
+	// Lifetime is the time after which the pod ends even if nobody deletes it. It is longer than the call's own limits.
 	Lifetime time.Duration
-	// Keep leaves the pod where it is when the call ends, for debugging.
+	// Keep leaves the pod in place when the call ends, for debugging.
 	Keep bool
 	// ServiceAccount is the Kubernetes service account to run as, empty for none. Deny it unless your policy allows it.
 	ServiceAccount string
@@ -75,7 +75,7 @@ type File struct {
 	Content []byte
 }
 
-// Phase is where a pod is in its life, in Kubernetes' own terms.
+// Phase is the phase of a pod, as Kubernetes defines it.
 type Phase string
 
 // The phases of a pod.
@@ -93,46 +93,46 @@ type PodStatus struct {
 	Phase Phase
 	// Cause is why the pod as a whole is in its phase.
 	Cause Cause
-	// Unschedulable has the scheduler's words, while it finds no node for the pod.
+	// Unschedulable is the scheduler's message while no node fits the pod.
 	Unschedulable *string
-	// WaitsForRoom says that what the pod needs is taken up by other pods of this host, for which it is to wait, so that
-	// its time to start does not run.
+	// WaitsForRoom says that other pods of this host use the room that the pod needs. The pod waits for them, so the time
+	// that it has to start does not run.
 	WaitsForRoom bool
-	// Disruption is set when somebody other than the call ends the pod: preemption, eviction, a node that is gone.
+	// Disruption is set when something other than the call ends the pod: preemption, eviction, a lost node.
 	Disruption *Cause
-	// Deleted says that the pod is deleted or being deleted, and not by this call.
+	// Deleted says that somebody other than the call deletes or has deleted the pod.
 	Deleted bool
 	// Main is the user's container.
 	Main ContainerState
-	// Sidecar is the container through which the host reads files, where it uses one.
+	// Sidecar is the container that serves files to the host, if the backend uses one.
 	Sidecar *ContainerState
 }
 
-// Cause is why something is as it is. Either may be empty.
+// Cause is the reason for a state. Either field may be empty.
 type Cause struct {
-	// Reason is one word in Kubernetes' spelling: ErrImagePull, Evicted.
+	// Reason is one word, as Kubernetes spells it: ErrImagePull, Evicted.
 	Reason string
-	// Message is Kubernetes' own sentence.
+	// Message is the sentence of Kubernetes.
 	Message string
 }
 
-// ContainerState is what a container does: it has ended, or it runs, or else it waits.
+// ContainerState is the state of a container: it has ended, it runs, or it waits.
 type ContainerState struct {
-	// Terminated is set when the container has ended, never to start again.
+	// Terminated is set when the container has ended. It does not start again.
 	Terminated *Terminated
-	// Running says that the container has started and not ended.
+	// Running says that the container runs.
 	Running bool
-	// Waiting is what a container that has not started waits for.
+	// Waiting is why the container has not started yet.
 	Waiting Cause
 }
 
 // Terminated is how a container ended.
 type Terminated struct {
-	// ExitCode is 128 + N when signal N ended the container.
+	// ExitCode is 128 + N if signal N ended the container.
 	ExitCode int32
 	// Reason is one of Kubernetes' words: Completed, Error, OOMKilled, StartError and others.
 	Reason string
-	// Message is the container's termination message; where it wrote none and failed, the end of its log.
+	// Message is the container's termination message. If it wrote none and failed, it is the end of the log.
 	Message string
 }
 
@@ -149,24 +149,24 @@ const (
 	QuotaExceeded ErrorKind = "quota-exceeded"
 	// Invalid: the cluster does not accept the request as it stands.
 	Invalid ErrorKind = "invalid"
-	// Gone: the pod is not there any more.
+	// Gone: the pod does not exist any more.
 	Gone ErrorKind = "gone"
 	// TooLarge: a file, or all input files together, are too large.
 	TooLarge ErrorKind = "too-large"
-	// Unavailable: the cluster, or the pod's file server, could not be reached; retries are spent.
+	// Unavailable: the cluster or the pod's file server could not be reached, also after retries.
 	Unavailable ErrorKind = "unavailable"
 	// Other is everything else.
 	Other ErrorKind = "other"
 )
 
-// Error is why pods could not do what was asked. The message names the thing and what to do about it.
+// Error is why a request to pods failed. The message says what is wrong and what to do.
 type Error struct {
 	Kind ErrorKind
 	// Message is not used by TooLarge.
 	Message string
-	// Missing is the rule for want of which something is Forbidden, nil if it is for another reason.
+	// Missing is the rule whose absence made the request Forbidden, nil if the cause is another.
 	Missing *Rule
-	// Size and Limit are those of what is TooLarge, in bytes.
+	// Size and Limit are set if something is TooLarge, in bytes.
 	Size, Limit uint64
 }
 
@@ -177,7 +177,7 @@ func (e *Error) Error() string {
 	return e.Message
 }
 
-// Rule is what a Role must allow.
+// Rule is a permission that a Role must give.
 type Rule struct {
 	// Verb is create, get, list, watch or delete.
 	Verb string

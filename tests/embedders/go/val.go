@@ -14,10 +14,10 @@ import (
 // val is a value on its way into the component or out of it.
 type val = C.wasmtime_component_val_t
 
-// mismatch is what reading a value panics with that is not what the contract says.
+// mismatch is the panic of a function that reads a value of another type than the contract says.
 type mismatch string
 
-// of is the content of a value, which has to be of this kind.
+// of returns the content of a value of this kind.
 func of[T any](v *val, kind C.wasmtime_component_valkind_t) T {
 	if v == nil || v.kind != kind {
 		panic(mismatch("a value is not of the type that the contract says"))
@@ -33,7 +33,7 @@ func newVal[T any](kind C.wasmtime_component_valkind_t, content T) val {
 	return v
 }
 
-// bytesOf is for copying: Go sees a union as bytes, which it does not align as their content needs.
+// bytesOf returns the bytes of content, for copying: Go sees a union as bytes, which it does not align for the content.
 func bytesOf[T any](content *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(content)), unsafe.Sizeof(*content))
 }
@@ -44,7 +44,7 @@ func asBool(v *val) bool { return bool(of[C.bool](v, C.WASMTIME_COMPONENT_BOOL))
 
 func asU32(v *val) uint32 { return uint32(of[C.uint32_t](v, C.WASMTIME_COMPONENT_U32)) }
 
-// asMillis stops at the longest duration there is, 292 years.
+// asMillis returns at most the longest duration, 292 years.
 func asMillis(v *val) time.Duration {
 	millis := uint64(of[C.uint64_t](v, C.WASMTIME_COMPONENT_U64))
 	return time.Duration(min(millis, math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond
@@ -78,7 +78,7 @@ func asPair(v *val) (string, string) {
 	tuple := of[C.wasmtime_component_valtuple_t](v, C.WASMTIME_COMPONENT_TUPLE)
 	items := unsafe.Slice(tuple.data, tuple.size)
 	if len(items) != 2 {
-		panic(mismatch("a tuple that is no pair"))
+		panic(mismatch("a tuple is not a pair"))
 	}
 	return asString(&items[0]), asString(&items[1])
 }
@@ -98,12 +98,12 @@ func asRecord(v *val) record {
 func (r record) field(name string) *val {
 	v, ok := r[name]
 	if !ok {
-		panic(mismatch(fmt.Sprintf("a record without %q", name)))
+		panic(mismatch(fmt.Sprintf("a record has no field %q", name)))
 	}
 	return v
 }
 
-// asOption is nil for none.
+// asOption returns nil for none.
 func asOption(v *val) *val { return of[*val](v, C.WASMTIME_COMPONENT_OPTION) }
 
 func asVariant(v *val) (string, *val) {
@@ -118,7 +118,7 @@ func asResult(v *val) (ok bool, content *val) {
 
 func fromName(name C.wasm_name_t) string { return C.GoStringN(name.data, C.int(name.size)) }
 
-// newName replaces what is not UTF-8, which Wasmtime would not survive.
+// newName replaces bytes that are not UTF-8: Wasmtime would crash on them.
 func newName(s string) C.wasm_name_t {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	var name C.wasm_name_t
@@ -126,7 +126,7 @@ func newName(s string) C.wasm_name_t {
 	return name
 }
 
-// chars points to a string that C reads together with its length.
+// chars returns a pointer to a string, for C functions that also get the length.
 func chars(s string) *C.char { return (*C.char)(unsafe.Pointer(unsafe.StringData(s))) }
 
 func newString(s string) val { return newVal(C.WASMTIME_COMPONENT_STRING, newName(s)) }
@@ -182,7 +182,7 @@ func newErr(content val) val {
 	return newVal(C.WASMTIME_COMPONENT_RESULT, C.wasmtime_component_valresult_t{is_ok: false, val: boxed(&content)})
 }
 
-// boxed moves a value to where C can keep it.
+// boxed moves a value into memory that C owns.
 func boxed(v *val) *val {
 	if v == nil {
 		return nil

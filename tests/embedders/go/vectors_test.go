@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// vector is a file of tests/vectors; its README says what the keys mean.
+// vector is a file of tests/vectors, whose README describes the keys.
 type vector struct {
 	name       string
 	About      string
@@ -153,12 +153,12 @@ func (v vector) inputs() string {
 	return string(v.Inputs)
 }
 
-// scripted are pods that play a script, and the clock that goes on while they do.
+// scripted are pods that play a script, and a clock that runs with them.
 type scripted struct {
 	script
 	start time.Time
 	now   time.Time
-	// How many states were returned.
+	// How many states Wait has returned.
 	seen  int
 	specs []PodSpec
 	left  int
@@ -227,12 +227,12 @@ func plugin(t testing.TB) *Plugin {
 	t.Helper()
 	p, err := loaded()
 	if err != nil {
-		t.Fatalf("HOPS_PLUGIN has to be the path of k8s.wasm: %v", err)
+		t.Fatalf("HOPS_PLUGIN must be the path of k8s.wasm: %v", err)
 	}
 	return p
 }
 
-func TestVectors(t *testing.T) {
+func TestEveryVectorGivesItsResult(t *testing.T) {
 	p := plugin(t)
 	all := vectors(t)
 	passed := 0
@@ -269,7 +269,7 @@ func play(t testing.TB, p *Plugin, v vector) {
 	}
 }
 
-// specJSON is a spec as vectors have it.
+// specJSON writes a spec as vectors do.
 func specJSON(t testing.TB, s PodSpec) any {
 	env := [][]string{}
 	for _, e := range s.Env {

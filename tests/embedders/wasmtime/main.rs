@@ -1,4 +1,4 @@
-//! The vectors under the stock wasmtime CLI, with a component in place of a host.
+//! The vectors in the stock wasmtime CLI, where a component plays the host.
 
 use hops_k8s::plugin::EMBEDDED;
 use hops_k8s_tests::target;
@@ -9,25 +9,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-const VERSION: &str = "48.0.8";
-
-/// The CLI of the wasmtime that this workspace uses, which is built at the first need.
+/// The stock CLI, which `make embedders` installs from PyPI.
 fn wasmtime() -> PathBuf {
-    let tools = target().join("tools");
-    let wasmtime = tools.join("bin/wasmtime");
-    let version = Command::new(&wasmtime).arg("--version").output();
-    if version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(VERSION)) {
-        return wasmtime;
-    }
-    let mut install = Command::new(env!("CARGO"));
-    install.args(["install", "--quiet", "--locked", "--debug", "--no-default-features"]);
-    install.args(["--features=run,component-model,cranelift,cache", "--root"]).arg(&tools);
-    install.arg("--target-dir").arg(tools.join("build")).arg(format!("wasmtime-cli@{VERSION}"));
-    assert!(install.status().unwrap().success(), "the wasmtime CLI does not build");
+    let wasmtime = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/embedders/wasmtime/.venv/bin/wasmtime"));
+    assert!(wasmtime.exists(), "the wasmtime CLI is not installed: run `make embedders`");
     wasmtime
 }
 
-/// The plugin with the stub, which plays the vector in its environment.
+/// Composes the plugin with the stub, which plays the vector in the environment.
 fn composed() -> PathBuf {
     let folder = target().join("stub");
     let mut build = Command::new(env!("CARGO"));
@@ -56,7 +45,7 @@ struct Cli {
 }
 
 impl Cli {
-    /// What a function returns, in WAVE.
+    /// Calls a function and returns its result in WAVE.
     fn invoke(&self, vector: &str, call: &str) -> String {
         let mut command = Command::new(&self.wasmtime);
         command.args(["run", "--env", &format!("VECTOR={vector}"), "--invoke", call]).arg(&self.composed);
@@ -65,7 +54,7 @@ impl Cli {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// The result or the call error.
+    /// Returns the result document or the call error.
     fn call(&self, vector: &Vector) -> Result<String, Value> {
         let call = format!("call({}, {})", quoted(&vector.handler), quoted(vector.inputs()));
         let answer = self.invoke(&vector.text, &call);
@@ -77,7 +66,7 @@ impl Cli {
     }
 }
 
-/// A string in WAVE.
+/// Writes a string in WAVE.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for char in text.chars() {
@@ -90,6 +79,7 @@ fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
+/// Reads a string in WAVE.
 fn unquoted(text: &str) -> String {
     let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).expect("a string");
     let (mut unquoted, mut chars) = (String::new(), inner.chars());
@@ -113,7 +103,7 @@ fn unquoted(text: &str) -> String {
 }
 
 #[test]
-#[ignore = "builds the wasmtime CLI, which takes minutes"]
+#[ignore = "needs the wasmtime CLI, which `make embedders` installs"]
 fn every_vector_gives_its_result() {
     let cli = Cli { wasmtime: wasmtime(), composed: composed() };
     let describe = cli.invoke("{}", "describe()");

@@ -108,7 +108,8 @@ impl Batch {
                     continue;
                 }
                 let (runner, (app, handler)) = (self.runner.clone(), self.handler.clone());
-                running.spawn(async move { (id, runner.call(runner.ctx(), &app, &handler, &inputs).await.document) });
+                running
+                    .spawn(async move { (id, runner.call(runner.ctx(), &app, &handler, &inputs).await.into_text()) });
             }
             self.bar.set_message(format!("{} errored, {} running", self.errored, running.len()));
             let Some(ended) = running.join_next().await else { return Ok(()) };

@@ -113,8 +113,7 @@ async fn run_file(global: &Global, arguments: &Arguments, file: &Path) -> Result
         return Err(CommandError { status: Status::Interrupted, message: format!("interrupted; the {what} deleted") });
     };
 
-    let documents =
-        calls.iter().zip(&results).map(|(call, called)| Ok((&*call.name, Document::parse(&called.document)?)));
+    let documents = calls.iter().zip(&results).map(|(call, called)| Ok((&*call.name, Document::parse(called.text())?)));
     let documents: Vec<_> = documents.collect::<Result<_, CommandError>>()?;
     // A reader that has seen enough, such as `head`, is no error.
     let _ = document::print(&documents, arguments.output);

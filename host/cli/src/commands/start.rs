@@ -168,8 +168,8 @@ async fn connect(
     let component = plugins::component(global.plugin.as_deref())?;
     let plugins = plugins::plugins_of(global, &component, calls).await?;
     let metrics = Arc::new(Metrics::default());
-    options.metrics = metrics.clone();
-    let pods = Arc::new(KubePods::connect(options).await.map_err(CommandError::unavailable)?);
+    options.observer = Some(metrics.clone());
+    let pods = Arc::new(KubePods::connect(options).await.map_err(backend::no_cluster)?);
     tell(global, &pods, queue.as_ref(), concurrency, drain);
     pods.version().await.map_err(CommandError::unavailable)?;
     let reload = Reload::new(Runner::new(plugins, pods.clone(), policy), component, calls);
@@ -205,7 +205,7 @@ fn tell(global: &Global, pods: &KubePods, queue: Option<&Queue>, concurrency: us
         version = env!("CARGO_PKG_VERSION"),
         account = queue.map_or("none", |queue| &queue.account),
         queue = queue.map_or("none", |queue| &queue.host),
-        cluster = pods.address(),
+        cluster = pods.address().unwrap_or_default(),
         credentials = source.origin,
         context = source.context.as_deref().unwrap_or("none"),
         fetch = if pods.forwards_ports() { "port-forward" } else { "pod address" },

@@ -2,7 +2,7 @@
 
 use super::volume::Volume;
 use super::{Inner, files, image, is_gone, remove};
-use crate::pods::limits::Limits;
+use crate::pods::resources::Resources;
 use crate::pods::{Cause, ContainerState, Error, Phase, PodSpec, PodStatus, Terminated};
 use bollard::body_full;
 use bollard::errors::Error as RequestError;
@@ -39,7 +39,7 @@ pub(super) struct Run {
     name: String,
     spec: PodSpec,
     /// `None` if the engine cannot limit CPU and memory.
-    limits: Option<Limits>,
+    limits: Option<Resources>,
     volume: Arc<OnceLock<Volume>>,
     volume_name: Option<String>,
     statuses: watch::Sender<Result<PodStatus, Error>>,
@@ -66,7 +66,7 @@ enum Creation {
 
 impl Run {
     pub(super) fn new(inner: Arc<Inner>, spec: PodSpec, end: CancellationToken) -> Result<Self, Error> {
-        let limits = Some(Limits::of(&spec)?);
+        let limits = Some(Resources::of(&spec)?);
         let name = format!("hiphops-run-{}", uuid::Uuid::new_v4().simple());
         let (statuses, _) = watch::channel(Ok(waiting("ContainerCreating", String::new())));
         Ok(Run { inner, name, spec, limits, volume: Arc::default(), volume_name: None, statuses, end })

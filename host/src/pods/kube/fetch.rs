@@ -71,12 +71,12 @@ pub(super) async fn file(
                 let pods: Api<Pod> = Api::namespaced(inner.client.clone(), namespace);
                 let port = inner.options.server_port;
                 let forwarder = api::within(ANSWER, pods.portforward(name, &[port])).await;
-                let mut forwarder = forwarder.map_err(|failure| {
+                let mut forwarder = forwarder.map_err(|error| {
                     let action = Action { verb: "get", resource: "pods/portforward", namespace: namespace.into() };
-                    if failure.may_pass() {
-                        Attempt::Unreachable(failure.to_string())
+                    if error.may_pass() {
+                        Attempt::Unreachable(error.to_string())
                     } else {
-                        Attempt::Final(inner.server.explain(failure, &action))
+                        Attempt::Final(inner.server.explain(error, &action))
                     }
                 })?;
                 let stream = forwarder.take_stream(port).ok_or_else(|| Attempt::Fault("no stream".into()))?;

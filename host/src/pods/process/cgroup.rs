@@ -1,4 +1,4 @@
-//! Limits of a pod: cgroups (v1 or v2) where this process may create them; otherwise its memory is watched.
+//! Limits of a pod that the kernel enforces: cgroups (v1 or v2), where this process may create them.
 
 use super::folder::Folder;
 use super::order::Order;
@@ -6,10 +6,6 @@ use rustix::process::Pid;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// How often memory is measured that no cgroup limits.
-const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A file of a cgroup, and its content.
 type Setting<'a> = (&'a str, &'a str);
@@ -18,6 +14,7 @@ type Setting<'a> = (&'a str, &'a str);
 pub(super) struct Cgroups {
     memory: Option<PathBuf>,
     cpu: Option<PathBuf>,
+    pids: Option<PathBuf>,
     /// Bytes. Zero is no limit.
     memory_limit: u64,
 }
@@ -35,12 +32,14 @@ impl Cgroups {
         let v1: [Setting; 2] = [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", &quota)];
         let v2: [Setting; 1] = [("cpu.max", &max)];
         let cpu = if order.nano_cpus > 0 { create_group(folder, "cpu", &v1, &v2) } else { None };
-        Cgroups { memory, cpu, memory_limit: order.memory }
+        let most = order.processes.to_string();
+        let pids = create_group(folder, "pids", &[("pids.max", &most)], &[("pids.max", &most)]);
+        Cgroups { memory, cpu, pids, memory_limit: order.memory }
     }
 
     /// Moves a process into the groups.
     pub fn add(&mut self, pid: Pid) {
-        for group in [&mut self.memory, &mut self.cpu] {
+        for group in [&mut self.memory, &mut self.cpu, &mut self.pids] {
             let procs = group.as_ref().map(|group| group.join("cgroup.procs"));
             // A user may own a group and yet not own the one that the process leaves.
             if procs.is_some_and(|procs| fs::write(procs, pid.as_raw_nonzero().to_string()).is_err()) {
@@ -49,13 +48,9 @@ impl Cgroups {
         }
     }
 
-    /// How often to ask whether the limit is exceeded. `None` if the kernel enforces it.
-    pub fn watch_interval(&self) -> Option<Duration> {
-        (self.memory.is_none() && self.memory_limit > 0).then_some(WATCH_INTERVAL)
-    }
-
-    pub fn is_exceeded_by(&self, pid: Pid) -> bool {
-        self.watch_interval().is_some() && memory_of(pid.as_raw_nonzero()) > self.memory_limit
+    /// The limit that memory has to be watched for, in bytes. `None` if the kernel enforces it, or there is none.
+    pub fn memory_to_watch(&self) -> Option<u64> {
+        (self.memory.is_none() && self.memory_limit > 0).then_some(self.memory_limit)
     }
 
     /// Whether the kernel has killed a process of the pod for its memory: the command or another.
@@ -110,16 +105,4 @@ fn own_group(controller: &str) -> Option<PathBuf> {
 /// Writes a setting; unlike `fs::write`, never creates the file.
 fn write(group: &Path, (file, value): &Setting) -> io::Result<()> {
     File::options().write(true).open(group.join(file))?.write_all(value.as_bytes())
-}
-
-/// Memory of a process and all below it, in bytes, without what is mapped from files.
-fn memory_of(pid: impl std::fmt::Display) -> u64 {
-    let proc = PathBuf::from(format!("/proc/{pid}"));
-    let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
-    let lines = status.lines().filter(|line| line.starts_with("RssAnon:") || line.starts_with("RssShmem:"));
-    let own: u64 = lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum();
-    let tasks = fs::read_dir(proc.join("task")).into_iter().flatten().flatten();
-    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let below = children.map(|pids| pids.split_whitespace().map(memory_of).sum::<u64>());
-    (own << 10) + below.sum::<u64>()
 }

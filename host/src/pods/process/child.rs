@@ -2,7 +2,7 @@
 
 use super::cgroup::Cgroups;
 use super::folder::Folder;
-use super::order::{Order, Report};
+use super::order::{Network, Order, Report};
 use super::user::{User, advice};
 use super::{sandbox, system};
 use anyhow::{Context, Result, bail};
@@ -27,7 +27,7 @@ impl Child {
     pub fn spawn(order: &Order, folder: &Folder) -> Result<Self> {
         let is_root = User::give(&folder.dir(&order.output_dir))?;
         let (socket, helper) = UnixStream::pair().context("socket")?;
-        let (pid, in_namespace) = clone()?;
+        let (pid, in_namespace) = clone(order.network)?;
         let user = User { is_root, in_namespace };
         let Some(pid) = pid else {
             drop(socket);
@@ -65,15 +65,19 @@ impl Child {
 
 /// Forks into new namespaces: with one of users where that is allowed, otherwise with the CAP_SYS_ADMIN that this
 /// process has. Returns the child's id, `None` in the child, and whether there is a user namespace.
-fn clone() -> Result<(Option<Pid>, bool)> {
-    let with = match system::clone(NAMESPACES | libc::CLONE_NEWUSER) {
+fn clone(network: Network) -> Result<(Option<Pid>, bool)> {
+    let (network, refused) = match network {
+        Network::Own => (libc::CLONE_NEWNET, "a user namespace or a network namespace"),
+        Network::Machine => (0, "a user namespace"),
+    };
+    let with = match system::clone(NAMESPACES | network | libc::CLONE_NEWUSER) {
         Ok(child) => return Ok((child, true)),
         Err(error) => error,
     };
-    match system::clone(NAMESPACES) {
+    match system::clone(NAMESPACES | network) {
         Ok(child) => Ok((child, false)),
         Err(without) => bail!(
-            "the kernel refuses a user namespace ({with}), and without one CAP_SYS_ADMIN is needed ({without}); {}",
+            "the kernel refuses {refused} ({with}), and without a user namespace CAP_SYS_ADMIN is needed ({without}); {}",
             advice()
         ),
     }

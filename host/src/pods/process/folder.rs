@@ -6,11 +6,13 @@
 use super::order::Order;
 use crate::pods::{Error, Excess};
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -138,22 +140,37 @@ fn open(folder: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(folder)
 }
 
+/// Removes a folder, whatever its pod has made of it: without rights, or nested deeper than paths or descriptors reach.
 fn remove(folder: &Path) {
     remove_cgroups(folder);
-    if fs::remove_dir_all(folder).is_err() {
-        unlock(folder);
-        let _ = fs::remove_dir_all(folder);
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut directories: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    let (unique, mut moved) = (uuid::Uuid::new_v4().simple(), 0);
+    while let Some(path) = directories.pop() {
+        let Ok(directory) = unlock(CWD, &path).and_then(|()| open(&path)) else { continue };
+        for entry in Dir::read_from(&directory).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name == c"." || name == c".." || rustix::fs::unlinkat(&directory, name, AtFlags::empty()).is_ok() {
+                continue;
+            }
+            // A directory. It moves up before it is emptied, so that no path grows.
+            moved += 1;
+            let place = folder.join(format!("{unique}-{moved}"));
+            let _ = unlock(&directory, name);
+            if rustix::fs::renameat(&directory, name, CWD, &place).is_ok() {
+                directories.push(place);
+            }
+        }
+        let _ = fs::remove_dir(&path);
     }
+    let _ = fs::remove_dir_all(folder);
 }
 
-/// Restores rights that the pod has taken away from itself.
-fn unlock(folder: &Path) {
-    let _ = fs::set_permissions(folder, Permissions::from_mode(0o700));
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            unlock(&entry.path());
-        }
-    }
+/// Restores rights that a pod has taken away from its own directory. Follows no link.
+fn unlock(parent: impl AsFd, path: impl Arg) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(parent, path, flags, Mode::empty())?;
+    fs::set_permissions(format!("/proc/self/fd/{}", directory.as_raw_fd()), Permissions::from_mode(0o700))
 }
 
 fn remove_cgroups(folder: &Path) {

@@ -3,9 +3,11 @@
 
 use super::cgroup::Cgroups;
 use super::child::Child;
+use super::disk::Disk;
 use super::folder::Folder;
-use super::order::{Order, Report};
-use super::system::{block_signals, close_inherited, to_null};
+use super::order::{End, Order, Report};
+use super::processes;
+use super::system::{block_signals, close_inherited, leave_keyring, to_null};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
@@ -19,9 +21,14 @@ use std::time::{Duration, Instant};
 pub(super) const ARGUMENT: &str = "--hops-pod-helper";
 /// How long a command may go on after SIGTERM.
 const GRACE: Duration = Duration::from_secs(1);
+/// How often a pod is measured, at most.
+const INTERVAL: Duration = Duration::from_millis(50);
+/// How much longer than a measurement the pause after it is, at least: a pod of many files must not cost a CPU.
+const PAUSE: u32 = 4;
 
 pub(super) fn main() -> ! {
     close_inherited();
+    leave_keyring();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // What stops a service sends these to the parent too, which then ends this process by the lifeline.
     block_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT]);
@@ -45,6 +52,7 @@ fn run(folder: &mut Option<Folder>) -> Result<Report> {
     let order = Order::receive(&mut lifeline)?;
     let folder = folder.insert(Folder::create(&order)?);
     folder.fill(&order, &mut lifeline)?;
+    let disk = Disk::open(&folder.dir(&order.output_dir), order.output_limit)?;
     let mut cgroups = Cgroups::create(&order, folder);
     let mut pod = Child::spawn(&order, folder)?;
     let deadline = Instant::now().checked_add(Duration::from_millis(order.lifetime_ms));
@@ -56,33 +64,30 @@ fn run(folder: &mut Option<Folder>) -> Result<Report> {
         return Ok(failure);
     }
     Report::Started.print();
-    let end = watch(&pod, &mut lifeline, &cgroups, deadline);
+    let memory = cgroups.memory_to_watch();
+    let measure = || {
+        if memory.is_some_and(|limit| processes::memory(pod.pid) > limit) {
+            return Some(End::OverMemory);
+        }
+        disk.is_exceeded_by(pod.pid).then_some(End::OverDisk(order.output_limit))
+    };
+    let mut end = watch(&pod, &mut lifeline, deadline, measure);
     pod.signal(Signal::KILL);
     let exit_code = pod.wait()?;
-    Ok(Report::Ended {
-        exit_code,
-        oom_killed: matches!(end, End::OverMemory) || cgroups.oom_killed(),
-        overtime: matches!(end, End::Overtime),
-    })
-}
-
-/// Why a pod ends.
-enum End {
-    /// The command has ended.
-    Itself,
-    /// The parent asked for it, or is gone.
-    Asked,
-    OverMemory,
-    Overtime,
+    // It may have written much since the last measurement, and have failed for that.
+    if end == End::Itself && exit_code != 0 && disk.is_exceeded_by(pod.pid) {
+        end = End::OverDisk(order.output_limit);
+    }
+    Ok(Report::Ended { exit_code, oom_killed: end == End::OverMemory || cgroups.oom_killed(), end })
 }
 
 /// Waits until the pod has ended or is to be killed.
-fn watch(pod: &Child, lifeline: &mut File, cgroups: &Cgroups, deadline: Option<Instant>) -> End {
+fn watch(pod: &Child, lifeline: &mut File, deadline: Option<Instant>, measure: impl Fn() -> Option<End>) -> End {
     let mut grace_ends = None;
+    let mut next_measurement = Instant::now().checked_add(INTERVAL);
     loop {
-        let next_look = cgroups.watch_interval().and_then(|interval| Instant::now().checked_add(interval));
         let [has_ended, is_asked] = wait_until(
-            [grace_ends, deadline, next_look].into_iter().flatten().min(),
+            [grace_ends, deadline, next_measurement].into_iter().flatten().min(),
             [PollFd::new(&pod.fd, PollFlags::IN), PollFd::new(lifeline, PollFlags::IN)],
         );
         if has_ended {
@@ -102,8 +107,12 @@ fn watch(pod: &Child, lifeline: &mut File, cgroups: &Cgroups, deadline: Option<I
         if is_past(deadline) {
             return End::Overtime;
         }
-        if cgroups.is_exceeded_by(pod.pid) {
-            return End::OverMemory;
+        if is_past(next_measurement) {
+            let start = Instant::now();
+            if let Some(end) = measure() {
+                return end;
+            }
+            next_measurement = Instant::now().checked_add(INTERVAL.max(start.elapsed() * PAUSE));
         }
     }
 }

@@ -23,6 +23,11 @@ pub(super) struct Order {
     pub nano_cpus: u64,
     /// Bytes. Zero is no limit.
     pub memory: u64,
+    /// How many processes and threads the pod may have.
+    pub processes: u32,
+    /// How many bytes of disk the output may take up.
+    pub output_limit: u64,
+    pub network: Network,
     pub lifetime_ms: u64,
     /// Whether the files stay after the pod's end.
     pub keep: bool,
@@ -44,6 +49,19 @@ impl Order {
     }
 }
 
+/// Which network a pod has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Network {
+    /// One of its own, with nothing but a loopback interface. The command reaches no service of the machine, not even one
+    /// that listens on 127.0.0.1 only, and no other machine.
+    #[default]
+    Own,
+    /// The machine's. The command reaches what the machine reaches, and all services of the machine. It does not reach
+    /// abstract Unix sockets, such as those of a desktop session, if the kernel is Linux 6.12 or later with Landlock.
+    Machine,
+}
+
 /// What happens to a pod. On the helper's standard output, a line of JSON each.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
@@ -56,11 +74,24 @@ pub(super) enum Report {
         /// 128 + N after signal N.
         exit_code: i32,
         oom_killed: bool,
-        /// The command was killed because it ran longer than `lifetime_ms`.
-        overtime: bool,
+        end: End,
     },
     /// There is no sandbox, and why.
     Failed(String),
+}
+
+/// Why a pod ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum End {
+    /// The command ended by itself.
+    Itself,
+    /// The parent asked for it, or is gone.
+    Asked,
+    OverMemory,
+    /// The output took up more disk than this limit in bytes.
+    OverDisk(u64),
+    /// It ran longer than `lifetime_ms`.
+    Overtime,
 }
 
 impl Report {

@@ -4,8 +4,10 @@
 
 use super::folder::Folder;
 use super::mounts::{self, DEVICE, NO_PROGRAMS, READ_ONLY, WRITABLE};
-use super::order::{Order, Report};
-use super::system::{add_mount_attributes, block_signals, to_null};
+use super::order::{Network, Order, Report};
+use super::system::{
+    add_mount_attributes, block_signals, leave_abstract_sockets, refuse_keys, set_loopback_up, to_null,
+};
 use super::user::{User, advice};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -71,12 +73,23 @@ fn build(order: &Order, folder: &Folder, helper: &UnixStream, user: User) -> Res
     user.become_root()?;
     // Before the parts are placed: a path of the pod must not be resolved on the machine.
     let (root, proc) = change_root(&parts.base)?;
-    furnish(order, &parts, &proc)?;
+    let dev = furnish(order, &parts, &proc)?;
     // Once all mount points exist.
-    add_mount_attributes(&root, READ_ONLY, 0)?;
+    for mount in [&root, &dev] {
+        add_mount_attributes(mount, READ_ONLY, 0)?;
+    }
     leave_session(folder)?;
+    if order.network == Network::Own {
+        set_loopback_up().context("loopback interface")?;
+    }
+    limit(order, user)?;
     // Once nothing is left that needs a right.
     user.drop_privileges()?;
+    // After that: only a process that can gain no rights may filter its own calls.
+    refuse_keys();
+    if order.network == Network::Machine {
+        leave_abstract_sockets(); // those of another network are out of reach
+    }
     // Once nothing is left that reports to standard output.
     set_streams()?;
     // Last: a change of user undoes it.
@@ -146,11 +159,17 @@ fn change_root(base: &OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
     Ok((root, proc))
 }
 
-fn furnish(order: &Order, parts: &Parts, proc: &OwnedFd) -> Result<()> {
-    let size = (order.memory > 0).then(|| order.memory.to_string());
+/// Fills the new root. Returns its /dev.
+fn furnish(order: &Order, parts: &Parts, proc: &OwnedFd) -> Result<OwnedFd> {
+    let size = order.memory.to_string();
+    // As many files as there is room for, if each has a page. Empty ones have none, but take up memory too.
+    let files = order.memory.div_ceil(4096).to_string();
     let mut options = vec![("mode", "1777")];
-    options.extend(size.as_deref().map(|size| ("size", size)));
-    mounts::place(Path::new("/dev"), &mounts::create("tmpfs", &[("mode", "755")], DEVICE)?)?;
+    if order.memory > 0 {
+        options.extend([("size", &*size), ("nr_inodes", &files)]);
+    }
+    let dev = mounts::create("tmpfs", &[("mode", "755")], DEVICE)?;
+    mounts::place(Path::new("/dev"), &dev)?;
     mounts::place(Path::new("/dev/shm"), &mounts::create("tmpfs", &options, NO_PROGRAMS)?)?;
     mounts::place(Path::new("/tmp"), &mounts::create("tmpfs", &options, WRITABLE)?)?;
     mounts::place(Path::new("/proc"), proc)?;
@@ -164,15 +183,30 @@ fn furnish(order: &Order, parts: &Parts, proc: &OwnedFd) -> Result<()> {
     for (target, link) in &parts.links {
         symlink(target, link).with_context(|| link.display().to_string())?;
     }
-    Ok(())
+    Ok(dev)
 }
 
-/// Gives the pod a host name and a session of its own: no terminal of the caller's, and no core files.
+/// Gives the pod a host name of its own, and a session without the caller's terminal.
 fn leave_session(folder: &Folder) -> Result<()> {
     rustix::system::sethostname(folder.name().as_encoded_bytes()).context("host name")?;
     rustix::process::setsid().context("session")?;
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Core, none).context("core")
+    Ok(())
+}
+
+/// No core files, and a limit of processes that holds where this machine gives no cgroup for it.
+fn limit(order: &Order, user: User) -> Result<()> {
+    let set = |resource, most| {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        rustix::process::setrlimit(resource, limit)
+    };
+    set(Resource::Core, 0).context("core")?;
+    // The kernel counts the processes of a user in a user namespace, which are those of the pod. Without one it would
+    // count those of other pods too, but then this process is root and has a cgroup. Linux counts so since 5.14.
+    if user.in_namespace {
+        let most = rustix::process::getrlimit(Resource::Nproc).maximum.unwrap_or(u64::MAX);
+        set(Resource::Nproc, most.min(order.processes.into())).context("limit of processes")?;
+    }
+    Ok(())
 }
 
 /// No input; output and errors go to the log.

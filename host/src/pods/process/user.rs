@@ -94,6 +94,7 @@ impl User {
 pub(super) fn advice() -> String {
     for (setting, off, on) in [
         ("user/max_user_namespaces", "0", "15000"),
+        ("user/max_net_namespaces", "0", "15000"),
         ("kernel/unprivileged_userns_clone", "0", "1"),
         ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
     ] {

@@ -1,8 +1,8 @@
 //! The calls that were asked for over HTTP, and the results of those that nobody waits for.
 
 use super::ServerOptions;
+use crate::document::CallResult;
 use crate::event::{Event, Events};
-use crate::runner::Called;
 use crate::serve::metrics::{Metrics, Stages};
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
@@ -22,7 +22,7 @@ const KEPT: (usize, usize) = (10_000, 256 * 1024 * 1024);
 /// What came of a call.
 #[derive(Clone)]
 pub(super) enum Ended {
-    Called(Called),
+    Called(CallResult),
     Cancelled,
 }
 
@@ -156,7 +156,7 @@ impl Calls {
 impl Results {
     fn insert(&mut self, id: String, ended: Ended) {
         let bytes = match &ended {
-            Ended::Called(called) => called.document.len(),
+            Ended::Called(called) => called.text().len(),
             Ended::Cancelled => 0,
         };
         self.bytes += bytes;
@@ -190,7 +190,7 @@ pub(super) struct Slot {
 impl Slot {
     fn end(mut self, ended: &Ended) {
         match ended {
-            Ended::Called(called) => self.count(&called.outcome),
+            Ended::Called(called) => self.count(called.outcome()),
             Ended::Cancelled => self.count("Cancelled"),
         }
     }
@@ -214,10 +214,12 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::SystemTime;
 
     #[tokio::test(start_paused = true)]
     async fn results_are_kept_for_an_hour_and_within_bounds() {
-        let called = |bytes| Ended::Called(Called { document: "a".repeat(bytes), outcome: "Completed".into() });
+        let empty = CallResult::errored(SystemTime::now(), "").text().len();
+        let called = |bytes| Ended::Called(CallResult::errored(SystemTime::now(), &"a".repeat(bytes - empty)));
         let mut results = Results::default();
         results.insert("a".into(), called(200 << 20));
         tokio::time::advance(KEPT_FOR / 2).await;

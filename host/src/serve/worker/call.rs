@@ -3,10 +3,10 @@
 use super::Inner;
 use super::queue::{Delivery, pause, pauses};
 use super::request::Request;
-use crate::document;
+use crate::document::CallResult;
 use crate::event::{Event, Events};
 use crate::imports::pods::Retained;
-use crate::runner::Called;
+use crate::runner::UNKNOWN_HANDLER;
 use crate::serve::metrics::{Metrics, Stages};
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::message::{Acker, Message};
@@ -160,21 +160,21 @@ async fn run(inner: &Inner, request: &Request, payload: &[u8]) -> Answer {
         Ok(inputs) => call(inner, request, inputs).await,
         Err(error) => {
             let error = format!("InvalidInputs: the inputs are no UTF-8 from byte {} on", error.valid_up_to());
-            (Called::errored(SystemTime::now(), &error), Retained::default())
+            (CallResult::errored(SystemTime::now(), &error), Retained::default())
         }
     };
-    count.outcome.clone_from(&called.outcome);
-    if count.outcome == document::UNKNOWN_HANDLER {
+    called.outcome().clone_into(&mut count.outcome);
+    if count.outcome == UNKNOWN_HANDLER {
         return Answer::Never(pods);
     }
-    if let Delivery::TooLarge { limit } = inner.queue.deliver(&request.notify(), &called.document).await {
+    if let Delivery::TooLarge { limit } = inner.queue.deliver(&request.notify(), called.text()).await {
         let error = format!(
             "ResultTooLarge: the result is {} bytes with its document, more than the queue's limit of {limit} bytes",
-            called.document.len()
+            called.text().len()
         );
         called = called.replaced(&error);
-        count.outcome.clone_from(&called.outcome);
-        if let Delivery::TooLarge { .. } = inner.queue.deliver(&request.notify(), &called.document).await {
+        called.outcome().clone_into(&mut count.outcome);
+        if let Delivery::TooLarge { .. } = inner.queue.deliver(&request.notify(), called.text()).await {
             tracing::error!(limit, "the queue takes no results at all; raise its limit");
             return Answer::Never(pods);
         }
@@ -184,7 +184,7 @@ async fn run(inner: &Inner, request: &Request, payload: &[u8]) -> Answer {
 
 /// Calls the plugin, again and again while the cluster is out of reach: that is no fault of the call's, and its pod
 /// will be found.
-async fn call(inner: &Inner, request: &Request, inputs: &str) -> (Called, Retained) {
+async fn call(inner: &Inner, request: &Request, inputs: &str) -> (CallResult, Retained) {
     let mut pauses = pauses();
     loop {
         let runner = inner.runner();
@@ -193,7 +193,7 @@ async fn call(inner: &Inner, request: &Request, inputs: &str) -> (Called, Retain
         let ctx = runner.ctx().identity(request.identity()).retain(pods.clone()).events(events);
         let call = runner.call(ctx, &request.app, &request.handler, inputs);
         let (called, ()) = tokio::join!(call, listen(&inner.metrics, heard));
-        if called.outcome != "ClusterUnavailable" {
+        if called.outcome() != "ClusterUnavailable" {
             return (called, pods);
         }
         tracing::warn!("the cluster is out of reach; the call is tried on");

@@ -22,7 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// follow is a pod that listens to an API server which answers its lists and watches in turn.
+// follow returns a pod that follows an API server. The server gives these answers to its lists and watches, in turn.
 func follow(t *testing.T, answers ...func(w http.ResponseWriter)) *pod {
 	t.Helper()
 	next := make(chan func(http.ResponseWriter), len(answers))
@@ -59,7 +59,7 @@ func lists(pods ...corev1.Pod) func(http.ResponseWriter) {
 	}
 }
 
-// watches sends events, and ends.
+// watches sends these events and ends the watch.
 func watches(events ...string) func(http.ResponseWriter) {
 	return func(w http.ResponseWriter) {
 		for _, event := range events {
@@ -89,7 +89,7 @@ func TestWatchThatBreaksLosesNothing(t *testing.T) {
 	tooOld := `{"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired"}}`
 	p := follow(t,
 		lists(in(corev1.PodPending)), watches(tooOld),
-		refuses(http.StatusInternalServerError, "out of order"),
+		refuses(http.StatusInternalServerError, "internal error"),
 		lists(in(corev1.PodRunning)), watches(),
 		lists(),
 	)
@@ -102,7 +102,7 @@ func TestWatchThatBreaksLosesNothing(t *testing.T) {
 		if status.Deleted {
 			break
 		}
-		// Until anything is heard, it is empty.
+		// The status is empty until the first answer.
 		if status.Phase != "" {
 			phases = append(phases, status.Phase)
 		}
@@ -112,7 +112,7 @@ func TestWatchThatBreaksLosesNothing(t *testing.T) {
 	}
 }
 
-func TestForbiddenWatchIsTold(t *testing.T) {
+func TestForbiddenWatchNamesMissingRule(t *testing.T) {
 	p := follow(t, lists(in(corev1.PodPending)), refuses(http.StatusForbidden, `User "u" cannot watch resource "pods"`))
 	for {
 		status, err := p.Wait(t.Context(), 10*time.Second)
@@ -129,7 +129,7 @@ func TestForbiddenWatchIsTold(t *testing.T) {
 	}
 }
 
-func TestErrorsOfCluster(t *testing.T) {
+func TestErrorsOfClusterHaveTheirKinds(t *testing.T) {
 	p := &pod{namespace: "team"}
 	for _, c := range []struct {
 		code     int32
@@ -142,7 +142,7 @@ func TestErrorsOfCluster(t *testing.T) {
 		{404, `pods "p" not found`, hopsk8s.Error{Kind: hopsk8s.Gone}},
 		{422, `Pod "p" is invalid`, hopsk8s.Error{Kind: hopsk8s.Invalid}},
 		{418, `no`, hopsk8s.Error{Kind: hopsk8s.Other, Message: "the API server answered 418: no"}},
-		{503, `no`, hopsk8s.Error{Kind: hopsk8s.Unavailable, Message: "the API server is in trouble: no"}},
+		{503, `no`, hopsk8s.Error{Kind: hopsk8s.Unavailable, Message: "the API server failed: no"}},
 	} {
 		if c.expected.Message == "" {
 			c.expected.Message = c.message
@@ -154,7 +154,7 @@ func TestErrorsOfCluster(t *testing.T) {
 	}
 }
 
-func TestReadFile(t *testing.T) {
+func TestReadFileIsWholeOrError(t *testing.T) {
 	var tries atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		tries := tries.Add(1)
@@ -179,7 +179,7 @@ func TestReadFile(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
 	}
 	defer func() { resultServer.Transport.(*http.Transport).DialContext = nil }()
-	p := &pod{name: "p", latest: news{ip: "10.0.0.1"}}
+	p := &pod{name: "p", latest: snapshot{ip: "10.0.0.1"}}
 
 	if content, err := p.ReadFile(t.Context(), "ü ?%.txt"); err != nil || string(content) != "whole" || tries.Load() != 3 {
 		t.Errorf("%q, %v, %d tries", content, err, tries.Load())
@@ -189,13 +189,13 @@ func TestReadFile(t *testing.T) {
 	}
 	for path, expected := range map[string]hopsk8s.Error{
 		"large":     {Kind: hopsk8s.TooLarge, Size: 8<<20 + 1, Limit: 8 << 20},
-		"directory": {Kind: hopsk8s.Other, Message: "the result server answered 403 Forbidden; is it a regular file?"},
+		"directory": {Kind: hopsk8s.Other, Message: "the result server answered 403 Forbidden; check that the result is a regular file"},
 	} {
 		if _, err := p.ReadFile(t.Context(), path); !reflect.DeepEqual(err, &expected) {
 			t.Errorf("expected %+v, found %v", expected, err)
 		}
 	}
-	p.tellGone()
+	p.publishGone()
 	var e *hopsk8s.Error
 	if _, err := p.ReadFile(t.Context(), "none"); !errors.As(err, &e) || e.Kind != hopsk8s.Gone {
 		t.Error(err)

@@ -14,7 +14,7 @@ import (
 	"hopsk8s"
 )
 
-// mostResultBytes is the largest file that is read.
+// mostResultBytes is the size of the largest file that ReadFile returns.
 const mostResultBytes = 8 << 20
 
 var resultServer = http.Client{
@@ -28,20 +28,20 @@ func (p *pod) ReadFile(ctx context.Context, path string) ([]byte, error) {
 		content, err = p.get(ctx, path)
 		return err
 	})
-	if mayPass(err) {
+	if maySucceedLater(err) {
 		return nil, &hopsk8s.Error{
 			Kind:    hopsk8s.Unavailable,
-			Message: fmt.Sprintf("the result server in pod %s does not deliver: %v", p.name, err),
+			Message: fmt.Sprintf("the result server in pod %s did not send the file: %v", p.name, err),
 		}
 	}
 	return content, err
 }
 
 func (p *pod) get(ctx context.Context, path string) ([]byte, error) {
-	pod := p.heard()
+	pod := p.known()
 	switch {
 	case pod.gone:
-		return nil, &hopsk8s.Error{Kind: hopsk8s.Gone, Message: fmt.Sprintf("the pod %s is gone", p.name)}
+		return nil, &hopsk8s.Error{Kind: hopsk8s.Gone, Message: fmt.Sprintf("pod %s does not exist any more", p.name)}
 	case pod.ip == "":
 		return nil, errors.New("the pod has no address yet")
 	}
@@ -59,14 +59,14 @@ func (p *pod) get(ctx context.Context, path string) ([]byte, error) {
 	case code == http.StatusNotFound:
 		return nil, fs.ErrNotExist
 	case code >= http.StatusInternalServerError:
-		return nil, fmt.Errorf("it answered %s", response.Status)
+		return nil, fmt.Errorf("the answer was %s", response.Status)
 	case code != http.StatusOK:
 		return nil, &hopsk8s.Error{
 			Kind:    hopsk8s.Other,
-			Message: fmt.Sprintf("the result server answered %s; is it a regular file?", response.Status),
+			Message: fmt.Sprintf("the result server answered %s; check that the result is a regular file", response.Status),
 		}
 	case response.ContentLength < 0:
-		return nil, errors.New("it did not say how long the file is")
+		return nil, errors.New("the answer has no length")
 	case response.ContentLength > mostResultBytes:
 		return nil, &hopsk8s.Error{Kind: hopsk8s.TooLarge, Size: uint64(response.ContentLength), Limit: mostResultBytes}
 	}

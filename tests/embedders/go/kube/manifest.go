@@ -24,9 +24,9 @@ const (
 
 	outputVolume = "hiphops"
 	inputVolume  = "hiphops-input"
-	// Where the result server has the output.
+	// The path of the output volume in the result server's container.
 	servedDir = "/output"
-	// What a ConfigMap can hold; the API server allows no more.
+	// The API server does not accept a larger ConfigMap.
 	mostInputBytes = 1 << 20
 )
 
@@ -35,7 +35,7 @@ var labels = map[string]string{
 	"hiphops-io/for":               "workflow-step",
 }
 
-// check is what can be said of a pod before there is one.
+// check refuses a spec that this backend cannot or must not run.
 func check(spec hopsk8s.PodSpec) error {
 	denied := func(name, asked string) error {
 		return &hopsk8s.Error{
@@ -110,13 +110,12 @@ func userContainer(spec hopsk8s.PodSpec, mounts []corev1.VolumeMount) corev1.Con
 		Env:          env,
 		Resources:    corev1.ResourceRequirements{Requests: limits, Limits: limits},
 		VolumeMounts: mounts,
-		// The end of a failed container's log comes with its status, at no request.
+		// The end of a failed container's log then comes with its status, without a request.
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 	}
 }
 
-// serverContainer is the result server. It may read files of every owner, and nothing else that a process without rights
-// may not.
+// serverContainer is the result server. Its only privilege is to read the files of every owner.
 func serverContainer() corev1.Container {
 	return corev1.Container{
 		Name:            sidecarContainer,
@@ -136,7 +135,7 @@ func serverContainer() corev1.Container {
 			AllowPrivilegeEscalation: new(false),
 			Capabilities: &corev1.Capabilities{
 				Drop: []corev1.Capability{"ALL"},
-				// To read what the user's container wrote as whoever it runs as, with whatever mode.
+				// The user's container may run as any user and write files with any mode.
 				Add: []corev1.Capability{"DAC_OVERRIDE"},
 			},
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
@@ -158,7 +157,7 @@ func inputs(name string, files []hopsk8s.File) corev1.Volume {
 	}
 }
 
-// configMap has the input files of a pod, and is deleted with it.
+// configMap has the input files of a pod. The cluster deletes it with the pod.
 func configMap(owner *corev1.Pod, files []hopsk8s.File) *corev1.ConfigMap {
 	c := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
@@ -180,7 +179,7 @@ func configMap(owner *corev1.Pod, files []hopsk8s.File) *corev1.ConfigMap {
 	return c
 }
 
-// key names a file: a path is none that a ConfigMap's keys could have.
+// key names a file in a ConfigMap, whose keys cannot be paths.
 func key(i int) string { return "f" + strconv.Itoa(i) }
 
 func quantities(cpu, memory string) corev1.ResourceList {

@@ -1,5 +1,5 @@
-// Package kube runs the pods of calls in a Kubernetes cluster, by the side of a container that serves their results.
-// The program has to reach the pods' addresses, as one does that runs in the cluster.
+// Package kube runs the pods of calls on a Kubernetes cluster. A second container in each pod serves the result. The
+// program must be able to reach the addresses of pods, as programs in the cluster are.
 package kube
 
 import (
@@ -22,27 +22,27 @@ import (
 )
 
 const (
-	// How long to try to create a pod, and to delete one that was not created in full.
+	// How long to try to create a pod, and to delete one whose creation failed halfway.
 	patience = time.Minute
-	// How long a call goes on without hearing of its pod.
+	// How long a call goes on while the API server does not answer.
 	outage = 5 * time.Minute
-	// Between two watches.
+	// The time between two watches.
 	pause = time.Second
-	// Seconds that the containers of a pod have to end: when the result is read, and in the middle of their work.
+	// Seconds that the containers have to end, once the result was read and in the middle of their work.
 	graceEnded, graceCancelled = 1, 5
 	mostLogBytes               = 1 << 20
 )
 
-// Pods are pods in a cluster.
+// Pods creates pods on a cluster.
 type Pods struct {
 	client v1.CoreV1Interface
 }
 
-// New uses the cluster of a configuration. A call may neither choose a service account, nor image pull secrets, nor its
-// nodes.
+// New returns pods on the cluster of a configuration. Calls with a service account, image pull secrets or a node selector
+// are denied.
 func New(config *rest.Config) (*Pods, error) {
 	config = rest.CopyConfig(config)
-	// The API server knows better how much it can take.
+	// The API server itself limits requests when it has too many.
 	config.QPS = -1
 	client, err := v1.NewForConfig(config)
 	if err != nil {
@@ -62,7 +62,7 @@ func (k *Pods) Create(ctx context.Context, spec hopsk8s.PodSpec) (hopsk8s.Pod, e
 		name:      "hiphops-run-" + strings.ToLower(rand.Text()),
 		changed:   make(chan struct{}, 1),
 	}
-	// Not cancelled with the call: what was asked for may be done nonetheless, and after the deletion.
+	// Not cancelled with the call: the server could still create the pod, after it was deleted.
 	creation, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	if err := p.create(creation, spec); err != nil {
@@ -78,21 +78,21 @@ type pod struct {
 	client          v1.CoreV1Interface
 	namespace, name string
 	uid             types.UID
-	told            *hopsk8s.PodStatus
+	reported        *hopsk8s.PodStatus
 
-	// Has an element when there is news.
+	// Has an element when latest has changed.
 	changed chan struct{}
 	mutex   sync.Mutex
-	latest  news
+	latest  snapshot
 }
 
-// news is what was last heard of a pod.
-type news struct {
+// snapshot is the state of a pod that was seen last.
+type snapshot struct {
 	status hopsk8s.PodStatus
 	ip     string
-	// Whether the pod is gone, not only about to go.
+	// Whether the pod does not exist any more; a pod that is being deleted still does.
 	gone bool
-	// Why nothing is heard of it any more.
+	// Why the pod cannot be followed any more.
 	err error
 }
 
@@ -100,7 +100,7 @@ func (p *pod) create(ctx context.Context, spec hopsk8s.PodSpec) error {
 	var created *corev1.Pod
 	err := p.request(ctx, action{"create", "pods"}, func(ctx context.Context) (err error) {
 		created, err = p.client.Pods(p.namespace).Create(ctx, podManifest(p.name, spec), metav1.CreateOptions{})
-		// The answer to an earlier try was lost: nobody else would know the name.
+		// The answer to an earlier attempt was lost: nobody else knows the name.
 		if apierrors.IsAlreadyExists(err) {
 			created, err = p.client.Pods(p.namespace).Get(ctx, p.name, metav1.GetOptions{})
 		}
@@ -110,11 +110,11 @@ func (p *pod) create(ctx context.Context, spec hopsk8s.PodSpec) error {
 		return err
 	}
 	p.uid = created.UID
-	p.tell(news{status: status(created)})
+	p.publish(snapshot{status: status(created)})
 	if len(spec.InputFiles) == 0 {
 		return nil
 	}
-	// After the pod, because it belongs to it; the node waits for it.
+	// The ConfigMap comes second, since the pod owns it. The node waits for it.
 	return p.request(ctx, action{"create", "configmaps"}, func(ctx context.Context) error {
 		_, err := p.client.ConfigMaps(p.namespace).Create(ctx, configMap(created, spec.InputFiles), metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
@@ -124,17 +124,17 @@ func (p *pod) create(ctx context.Context, spec hopsk8s.PodSpec) error {
 	})
 }
 
-// follow keeps up with the pod for as long as the call lasts.
+// follow publishes what happens to the pod, until the call ends.
 func (p *pod) follow(ctx context.Context) {
 	heard := time.Now()
-	for ctx.Err() == nil && !p.heard().gone {
+	for ctx.Err() == nil && !p.known().gone {
 		err := p.watch(ctx, &heard)
 		if apierrors.IsForbidden(err) || err != nil && time.Since(heard) > outage {
 			verb := "list"
 			if strings.Contains(err.Error(), "cannot watch") {
 				verb = "watch"
 			}
-			p.tell(news{err: p.explain(err, action{verb, "pods"})})
+			p.publish(snapshot{err: p.explain(err, action{verb, "pods"})})
 		}
 		select {
 		case <-ctx.Done():
@@ -143,7 +143,7 @@ func (p *pod) follow(ctx context.Context) {
 	}
 }
 
-// watch looks at the pod and then at what happens to it, until the watch ends, as each does after a while.
+// watch publishes the pod's state and each change, until the server ends the watch.
 func (p *pod) watch(ctx context.Context, heard *time.Time) error {
 	options := metav1.ListOptions{FieldSelector: "metadata.name=" + p.name}
 	short, cancel := context.WithTimeout(ctx, attempt)
@@ -154,10 +154,10 @@ func (p *pod) watch(ctx context.Context, heard *time.Time) error {
 	}
 	*heard = time.Now()
 	if len(list.Items) == 0 {
-		p.tellGone()
+		p.publishGone()
 		return nil
 	}
-	p.tell(newsOf(&list.Items[0]))
+	p.publish(snapshotOf(&list.Items[0]))
 
 	options.ResourceVersion = list.ResourceVersion
 	events, err := p.client.Pods(p.namespace).Watch(ctx, options)
@@ -169,9 +169,9 @@ func (p *pod) watch(ctx context.Context, heard *time.Time) error {
 		*heard = time.Now()
 		switch event.Type {
 		case watch.Added, watch.Modified:
-			p.tell(newsOf(event.Object.(*corev1.Pod)))
+			p.publish(snapshotOf(event.Object.(*corev1.Pod)))
 		case watch.Deleted:
-			p.tellGone()
+			p.publishGone()
 		case watch.Error:
 			return apierrors.FromObject(event.Object)
 		}
@@ -179,11 +179,11 @@ func (p *pod) watch(ctx context.Context, heard *time.Time) error {
 	return nil
 }
 
-func newsOf(p *corev1.Pod) news { return news{status: status(p), ip: p.Status.PodIP} }
+func snapshotOf(p *corev1.Pod) snapshot { return snapshot{status: status(p), ip: p.Status.PodIP} }
 
-func (p *pod) tell(n news) {
+func (p *pod) publish(s snapshot) {
 	p.mutex.Lock()
-	p.latest = n
+	p.latest = s
 	p.mutex.Unlock()
 	select {
 	case p.changed <- struct{}{}:
@@ -191,13 +191,13 @@ func (p *pod) tell(n news) {
 	}
 }
 
-func (p *pod) tellGone() {
-	n := p.heard()
-	n.gone, n.status.Deleted = true, true
-	p.tell(n)
+func (p *pod) publishGone() {
+	s := p.known()
+	s.gone, s.status.Deleted = true, true
+	p.publish(s)
 }
 
-func (p *pod) heard() news {
+func (p *pod) known() snapshot {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	return p.latest
@@ -208,13 +208,13 @@ func (p *pod) Name() string { return p.name }
 func (p *pod) Wait(ctx context.Context, timeout time.Duration) (*hopsk8s.PodStatus, error) {
 	late := time.After(timeout)
 	for {
-		latest := p.heard()
+		latest := p.known()
 		if latest.err != nil {
 			return nil, latest.err
 		}
-		if p.told == nil || !reflect.DeepEqual(*p.told, latest.status) {
-			p.told = &latest.status
-			return p.told, nil
+		if p.reported == nil || !reflect.DeepEqual(*p.reported, latest.status) {
+			p.reported = &latest.status
+			return p.reported, nil
 		}
 		select {
 		case <-p.changed:
@@ -236,10 +236,10 @@ func (p *pod) TailLogs(ctx context.Context, lines uint32) (string, error) {
 	return string(log), err
 }
 
-// Delete deletes the pod; the cluster deletes its ConfigMap with it.
+// Delete deletes the pod. The cluster deletes its ConfigMap with it.
 func (p *pod) Delete(ctx context.Context) error {
 	grace := int64(graceCancelled)
-	if p.heard().status.Main.Terminated != nil {
+	if p.known().status.Main.Terminated != nil {
 		grace = graceEnded
 	}
 	options := metav1.DeleteOptions{GracePeriodSeconds: &grace}
@@ -248,7 +248,7 @@ func (p *pod) Delete(ctx context.Context) error {
 	}
 	return p.request(ctx, action{"delete", "pods"}, func(ctx context.Context) error {
 		err := p.client.Pods(p.namespace).Delete(ctx, p.name, options)
-		// Somebody else was faster; with another UID, it is another pod.
+		// The pod is already deleted. A pod with another UID is another pod.
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 			return nil
 		}

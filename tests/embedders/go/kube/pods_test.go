@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// cluster has a plugin, and pods in a namespace of the test's own.
+// cluster is a plugin with pods in a new namespace.
 type cluster struct {
 	plugin    *hopsk8s.Plugin
 	pods      *Pods
@@ -30,7 +30,7 @@ func start(t *testing.T) *cluster {
 	t.Helper()
 	path := os.Getenv("KUBECONFIG")
 	if path == "" {
-		t.Skip("KUBECONFIG is not set, so this test has no cluster")
+		t.Skip("KUBECONFIG is not set: there is no cluster to test on")
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", path)
 	if err != nil {
@@ -42,7 +42,7 @@ func start(t *testing.T) *cluster {
 	}
 	plugin, err := hopsk8s.Load(os.Getenv("HOPS_PLUGIN"))
 	if err != nil {
-		t.Fatalf("HOPS_PLUGIN has to be the path of k8s.wasm: %v", err)
+		t.Fatalf("HOPS_PLUGIN must be the path of k8s.wasm: %v", err)
 	}
 	t.Cleanup(plugin.Close)
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "hops-go-"}}
@@ -56,7 +56,7 @@ func start(t *testing.T) *cluster {
 			t.Error(err)
 		}
 	})
-	// Without it, no pod is let in.
+	// The API server accepts no pod before this account exists.
 	eventually(t, func() bool {
 		_, err := pods.client.ServiceAccounts(c.namespace).Get(t.Context(), "default", metav1.GetOptions{})
 		return err == nil
@@ -134,7 +134,7 @@ func (c *cluster) running(t *testing.T) (name string) {
 	return name
 }
 
-// isLeftEmpty checks that all pods are about to go, and do.
+// isLeftEmpty checks that all pods are being deleted, and then gone.
 func (c *cluster) isLeftEmpty(t *testing.T) {
 	t.Helper()
 	for _, p := range c.left(t) {
@@ -145,7 +145,7 @@ func (c *cluster) isLeftEmpty(t *testing.T) {
 	eventually(t, func() bool { return len(c.left(t)) == 0 })
 }
 
-func TestExample(t *testing.T) {
+func TestDocumentsExampleGivesItsJSON(t *testing.T) {
 	c := start(t)
 	d := c.call(t, `echo '{"greeting": "Hello world!"}' > /output/result.json`, nil)
 	if !d.Completed || string(d.JSON) != `{"greeting": "Hello world!"}` {
@@ -202,7 +202,7 @@ func TestKeptPodStays(t *testing.T) {
 	}
 }
 
-func TestDeletedPodIsTold(t *testing.T) {
+func TestDeletedPodIsAnError(t *testing.T) {
 	c := start(t)
 	documents := make(chan document)
 	go func() { documents <- c.call(t, `sleep 600`, nil) }()
@@ -215,7 +215,7 @@ func TestDeletedPodIsTold(t *testing.T) {
 	}
 }
 
-func TestRefusals(t *testing.T) {
+func TestRefusalsSayWhy(t *testing.T) {
 	c := start(t)
 	for _, refusal := range []struct {
 		more     map[string]any
@@ -250,7 +250,7 @@ func TestCancelledCallLeavesNoPod(t *testing.T) {
 	c.isLeftEmpty(t)
 }
 
-func TestCallsAtOnce(t *testing.T) {
+func TestCallsRunAtOnce(t *testing.T) {
 	c := start(t)
 	var calls sync.WaitGroup
 	for i := range 10 {

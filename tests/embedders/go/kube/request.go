@@ -15,16 +15,16 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// attempt is how long one try of a request may take.
+// attempt is how long one attempt of a request may take.
 const attempt = 15 * time.Second
 
-// The pauses between tries, 25 seconds in all.
+// The pauses between attempts, 25 seconds in all.
 var backoff = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 9}
 
-// action is what a request does, in the words of a Role.
+// action is what a request does, in the terms of a Role.
 type action struct{ verb, resource string }
 
-// request sends a request to the API server until there is an answer that will not change.
+// request sends a request to the API server, and again while another attempt may succeed.
 func (p *pod) request(ctx context.Context, a action, send func(context.Context) error) error {
 	err := retry(ctx, send)
 	if err == nil || ctx.Err() != nil {
@@ -38,13 +38,13 @@ func retry(ctx context.Context, try func(context.Context) error) (err error) {
 		ctx, cancel := context.WithTimeout(ctx, attempt)
 		defer cancel()
 		err = try(ctx)
-		return !mayPass(err), nil
+		return !maySucceedLater(err), nil
 	})
 	return cmp.Or(err, ended)
 }
 
-// mayPass is whether trying again may help.
-func mayPass(err error) bool {
+// maySucceedLater says whether another attempt may succeed.
+func maySucceedLater(err error) bool {
 	var final *hopsk8s.Error
 	var status apierrors.APIStatus
 	switch {
@@ -52,7 +52,7 @@ func mayPass(err error) bool {
 		return false
 	case errors.As(err, &status):
 		code := status.Status().Code
-		// A create conflicts when two of them count against one quota at a time.
+		// Two creations conflict when they count against the same quota at the same time.
 		isConflict := strings.Contains(err.Error(), "please apply your changes")
 		return code == http.StatusTooManyRequests || code >= http.StatusInternalServerError || isConflict
 	default:
@@ -60,7 +60,7 @@ func mayPass(err error) bool {
 	}
 }
 
-// explain is what a failure means to the one who asked for the action.
+// explain converts an error into one that says what failed and why.
 func (p *pod) explain(err error, a action) error {
 	var answer apierrors.APIStatus
 	if !errors.As(err, &answer) {
@@ -89,7 +89,7 @@ func (p *pod) explain(err error, a action) error {
 		e.Kind = hopsk8s.Invalid
 	case code == http.StatusTooManyRequests, code >= http.StatusInternalServerError:
 		e.Kind = hopsk8s.Unavailable
-		e.Message = "the API server is in trouble: " + message
+		e.Message = "the API server failed: " + message
 	default:
 		e.Kind = hopsk8s.Other
 		e.Message = fmt.Sprintf("the API server answered %d: %s", code, message)

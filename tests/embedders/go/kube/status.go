@@ -5,7 +5,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// status is what plugins know of a pod.
+// status converts a pod's status into the contract's.
 func status(p *corev1.Pod) hopsk8s.PodStatus {
 	s := hopsk8s.PodStatus{
 		Phase:   phase(p.Status.Phase),

@@ -16,10 +16,10 @@ const PORT = 8917;
 const LABELS = { 'app.kubernetes.io/managed-by': 'hops-k8s', 'hiphops-io/for': 'workflow-step' };
 const MAX_INPUT = 1024 * 1024;
 const MAX_RESULT = 8 * 1024 * 1024;
-/** Milliseconds between the tries of what may pass. */
+/** The pauses between attempts of a request that may yet succeed, in milliseconds. */
 const PAUSES = [200, 500, 1000, 2000, 4000, 8000];
 
-/** The pods of a cluster. They are reached by their addresses in the cluster, by port-forward from outside. */
+/** Pods on a cluster. Inside it their results are read at their addresses, from outside by port-forward. */
 export class KubePods {
   #config;
 
@@ -55,7 +55,7 @@ class KubePod {
   #signal;
   #seen;
   #deleted = false;
-  #told;
+  #reported;
 
   constructor(config, namespace, signal) {
     this.#config = config;
@@ -88,8 +88,8 @@ class KubePod {
     const end = performance.now() + timeoutMs;
     for (;;) {
       const status = podStatus(this.#seen, this.#deleted);
-      if (!isDeepStrictEqual(status, this.#told)) {
-        this.#told = status;
+      if (!isDeepStrictEqual(status, this.#reported)) {
+        this.#reported = status;
         return status;
       }
       const left = end - performance.now();
@@ -98,7 +98,7 @@ class KubePod {
     }
   }
 
-  /** Waits for the next event. Between two of these, nothing is lost. */
+  /** Waits for the next event. No event is lost between two calls. */
   async #seeNext(timeoutMs) {
     const { promise, resolve, reject } = Promise.withResolvers();
     const nothing = () => resolve();
@@ -115,7 +115,7 @@ class KubePod {
       const event = await promise;
       this.#signal.throwIfAborted();
       if (event?.type === 'ERROR') {
-        // What was seen last is too old to go on from.
+        // The version that was seen last is too old to continue from.
         this.#seen = await this.#api.readNamespacedPod({ name, namespace });
       } else if (event) {
         this.#seen = event.object;
@@ -143,20 +143,21 @@ class KubePod {
       const length = Number(response.headers['content-length'] ?? NaN);
       if (response.statusCode === 404) return undefined;
       if (response.statusCode !== 200 && response.statusCode < 500) {
-        throw new PodError('other', `the result server answered ${response.statusCode}; is it a regular file?`);
+        const answer = `the result server answered ${response.statusCode}`;
+        throw new PodError('other', `${answer}; check that the result is a regular file`);
       }
       if (response.statusCode !== 200 || Number.isNaN(length)) {
         throw new Error(`the result server answered ${response.statusCode} with ${length} bytes`);
       }
       if (length > MAX_RESULT) throw new PodError('too-large', { size: BigInt(length), limit: BigInt(MAX_RESULT) });
-      return await buffer(response); // Fails where there is less than announced.
+      return await buffer(response); // Fails if the body is shorter than announced.
     } finally {
       request.on('error', () => {}).destroy();
       socket?.destroy();
     }
   }
 
-  /** A connection to the pod through the API server. */
+  /** Opens a connection to the pod through the API server. */
   async #forward() {
     const input = new PassThrough();
     let webSocket;
@@ -197,7 +198,7 @@ class KubePod {
       try {
         return await send();
       } catch (error) {
-        // The end of the call is that of its requests, but for the deletion.
+        // A call that was cancelled makes no further attempt, except to delete its pod.
         if (error instanceof PodError || (this.#signal.aborted && verb !== 'delete')) throw error;
         const code = statusCode(error);
         if (pause === undefined || ![409, 429, 500, 502, 503, 504].includes(code)) {
@@ -300,7 +301,7 @@ function manifest(name, spec) {
     env: [{ name: 'PORT', value: String(PORT) }, { name: 'FOLDER', value: '/output' }],
     resources: { requests: { cpu: '10m', memory: '16Mi' }, limits: { cpu: '100m', memory: '64Mi' } },
     volumeMounts: [{ name: 'hiphops', mountPath: '/output', readOnly: true }],
-    // May read whatever the user's container wrote, and nothing else.
+    // May read all that the user's container wrote, and nothing else.
     securityContext: {
       runAsUser: 0,
       readOnlyRootFilesystem: true,

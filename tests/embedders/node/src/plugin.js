@@ -1,4 +1,4 @@
-// The plugin: a WebAssembly component that runs a call with the pods and clocks that it is given.
+// Runs calls of the plugin, a WebAssembly component, with the pods and clocks that the caller gives.
 
 import { transpile } from '@bytecodealliance/jco-transpile';
 
@@ -6,7 +6,7 @@ const APP = 'hiphops:app/app@0.1.0';
 const PODS = 'hiphops:k8s/pods@0.1.0';
 const METHODS = ['wait', 'read-file', 'tail-logs', 'delete'];
 
-/** What could not be done: a case of the WIT's `error`, as in `new PodError('gone', 'pod p is deleted')`. */
+/** Why a request failed: a case of the WIT's `error`, for example `new PodError('gone', 'pod p is deleted')`. */
 export class PodError extends Error {
   constructor(tag, val) {
     super(val.message ?? (tag === 'too-large' ? `${val.size} bytes, more than ${val.limit}` : val));
@@ -14,19 +14,19 @@ export class PodError extends Error {
   }
 }
 
-/** The plugin has no such handler; the message names those it has. */
+/** The plugin does not have this handler. The message names those that it has. */
 export class UnknownHandler extends Error {}
 
-/** The machine's clocks, in nanoseconds: since 1970, and since a moment that stays the same. */
+/** The machine's clocks, in nanoseconds: the wall clock since 1970, the monotonic clock since any fixed moment. */
 export const systemClocks = {
   wall: () => BigInt(Date.now()) * 1_000_000n,
   monotonic: () => process.hrtime.bigint(),
 };
 
-/** The plugin in a file, compiled once for any number of calls. */
+/** Compiles the plugin in a file, once for any number of calls. */
 export async function load(path) {
   if (!WebAssembly.Suspending) {
-    throw new Error(`Node ${process.version} cannot have WebAssembly wait for a promise; use Node 26 or later`);
+    throw new Error(`Node ${process.version} does not let WebAssembly wait for promises; use Node 26 or later`);
   }
   const { files } = await transpile(path, {
     name: 'plugin',
@@ -52,19 +52,19 @@ class Plugin {
     this.#instantiate = instantiate;
   }
 
-  /** Who the plugin is and what it can do: a `description` of the WIT. */
+  /** Returns the plugin's name, version and handlers: the WIT's `description`. */
   async describe() {
     const { app } = await this.#instantiate(imports(class {}, systemClocks));
     return app.describe();
   }
 
   /**
-   * The result document, as JSON text, of a call whose inputs are JSON text. A call that fails, bad inputs included,
-   * has a result as well, with `errored` set. When the promise is settled, the call's pods are deleted; `signal`
-   * cancels the call.
+   * Runs a call and returns its result document. The inputs and the document are JSON texts. A call that fails has a
+   * document, too, with `errored` set; so does a call with bad inputs. When the promise is settled, the call's pods are
+   * deleted. `signal` cancels the call.
    *
-   * `pods.create(spec, signal)` gives a pod with the methods of `pods.wit` in camel case, all of them asynchronous but
-   * for `name`, which is a string. They throw `PodError`. `delete` is not called for a pod to keep.
+   * `pods.create(spec, signal)` returns a pod. `name` of a pod is a string; its other members are the methods of
+   * `pods.wit`, in camel case and asynchronous. They throw `PodError`. `delete` is not called if the spec says `keep`.
    */
   async call(handler, inputs, pods, { signal, clocks = systemClocks } = {}) {
     signal?.throwIfAborted();
@@ -81,11 +81,11 @@ class Plugin {
   }
 }
 
-/** What a call has of its host: the pods that it made, and whether it is to go on. */
+/** One call: the pods that it has created, and whether it was cancelled. */
 class Call {
   failure;
   #pods;
-  #left = new Set();
+  #undeleted = new Set();
   #dropped = [];
   #end = new AbortController();
   #signal;
@@ -108,7 +108,7 @@ class Call {
       static async create(spec) {
         const made = new Pod();
         made.#pod = await call.#guard(call.#pods.create(spec, call.#signal));
-        if (!spec.keep) call.#left.add(made.#pod);
+        if (!spec.keep) call.#undeleted.add(made.#pod);
         return made;
       }
 
@@ -138,26 +138,26 @@ class Call {
     };
   }
 
-  /** Deletes the pods that are left, in whatever way the call ended. */
+  /** Deletes the pods that are left, however the call ended. */
   async end() {
     this.#end.abort();
     await Promise.all(this.#dropped);
-    for (const pod of this.#left) {
-      await this.#delete(pod).catch((error) => console.warn(`pod ${pod.name} is not deleted: ${error.message}`));
+    for (const pod of this.#undeleted) {
+      await this.#delete(pod).catch((error) => console.warn(`pod ${pod.name} could not be deleted: ${error.message}`));
     }
   }
 
   async #delete(pod) {
-    if (!this.#left.has(pod)) return;
+    if (!this.#undeleted.has(pod)) return;
     await pod.delete();
-    this.#left.delete(pod);
+    this.#undeleted.delete(pod);
   }
 
   #guardOrStop(result) {
     return this.#guard(Promise.race([result, this.#stopped]));
   }
 
-  /** Keeps a failure that is none of the WIT's errors from the plugin, which could not pass it on. */
+  /** Keeps an error that the WIT does not have for the caller: the plugin could not pass it on. */
   async #guard(result) {
     try {
       return await result;

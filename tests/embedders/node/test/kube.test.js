@@ -47,7 +47,7 @@ suite('on a cluster', { skip }, () => {
   async function until(what, isSo) {
     const end = performance.now() + 30_000;
     while (!(await isSo())) {
-      assert(performance.now() < end, `not within 30 s: ${what}`);
+      assert(performance.now() < end, `30 seconds passed, and this is not so: ${what}`);
       await sleep(200);
     }
   }
@@ -57,13 +57,13 @@ suite('on a cluster', { skip }, () => {
   const nothingIsLeft = () =>
     until('nothing is left', async () => (await pods()).length + (await files()).length === 0);
 
-  test("the document's example", async () => {
+  test("the document's example gives its JSON", async () => {
     const { errored, json, hops } = await call({});
     assert.deepEqual([errored, hops.error, json], [false, null, { greeting: 'Hello world!' }]);
     await nothingIsLeft();
   });
 
-  test('in the cluster pods are reached by their addresses', async () => {
+  test('inside the cluster results are read at the addresses of pods', async () => {
     process.env.KUBERNETES_SERVICE_HOST = '10.0.0.1';
     try {
       const inputs = { in_files: { 'a/ü 雪': 'é' }, out_path: 'x y' };
@@ -74,7 +74,7 @@ suite('on a cluster', { skip }, () => {
     }
   });
 
-  test('failures are told', async () => {
+  test('failures are explained', async () => {
     const error = async (...call) => (await bash(...call)).hops.error;
     assert.equal(await error('echo oh no; exit 3'), 'Error: container exited with code 3\noh no');
     assert.equal(

@@ -10,7 +10,7 @@ async function play(vector) {
   return { pods, result: await plugin.call(vector.handler, vector.inputs, pods, { clocks: pods.clocks }) };
 }
 
-test('vectors', async (t) => {
+test('every vector gives its result', async (t) => {
   const vectors = Vector.all();
   let passed = 0;
   for (const vector of vectors) {
@@ -36,14 +36,14 @@ async function check(vector) {
   if (expected.spec) assert.deepEqual(pods.specs.map(vectorSpec), [expected.spec]);
 }
 
-test('describe', async () => {
+test('the plugin describes itself', async () => {
   const { name, handlers } = await plugin.describe();
   assert.equal(name, 'k8s');
   assert.deepEqual(handlers.map((handler) => handler.name), ['run']);
   assert('image' in JSON.parse(handlers[0].inputsSchema).properties);
 });
 
-/** Pods of `immediate` whose wait is another. */
+/** The pods of the vector `immediate`, with another `wait`. */
 function podsThatWait(wait) {
   const pods = new ScriptedPods(new Vector('immediate'));
   const create = pods.create.bind(pods);
@@ -52,7 +52,7 @@ function podsThatWait(wait) {
 }
 
 test('pods are deleted when the host fails', async () => {
-  const failure = new TypeError('a fault of the host');
+  const failure = new TypeError('a defect of the host');
   const pods = podsThatWait(() => Promise.reject(failure));
   const error = await plugin.call('run', '{"image": "bash:5"}', pods).catch((error) => error);
   assert.equal(error, failure);

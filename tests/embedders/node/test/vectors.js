@@ -1,4 +1,4 @@
-// The test vectors: calls with what their pods do and the exact results. `vectors/README.md` says what they mean.
+// Reads and plays the test vectors, which `vectors/README.md` describes.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { PodError } from 'hops-k8s';
@@ -25,7 +25,7 @@ export class Vector {
   }
 }
 
-/** Pods in memory that do what a vector says, and its clocks. */
+/** Pods in memory that do what a vector says, and clocks that run with them. */
 export class ScriptedPods {
   specs = [];
   left = 0;
@@ -77,7 +77,7 @@ class ScriptedPod {
   }
 
   async tailLogs(lines) {
-    return (this.#pods.script.log ?? '').split('\n').slice(-lines).join('\n');
+    return (this.#pods.script.log ?? '').replace(/\n$/, '').split('\n').slice(-lines).join('\n');
   }
 
   async delete() {
@@ -85,7 +85,7 @@ class ScriptedPod {
   }
 }
 
-/** A spec as vectors have it. */
+/** Writes a spec as vectors do. */
 export function vectorSpec(spec) {
   const entries = Object.entries({ serviceAccount: null, ...spec }).map(([name, value]) => [
     name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`),

@@ -19,7 +19,7 @@ from kubernetes.watch import Watch
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 from wasmtime.component import Record, Variant
 
-from .pods import NOTHING, PodError, pod_status, record
+from .pods import NO_CAUSE, PodError, pod_status, record
 
 MAIN, SIDECAR, PORT = "main", "hiphops-sidecar", 8917
 MAX_INPUT, MAX_RESULT = 1024 * 1024, 8 * 1024 * 1024
@@ -27,7 +27,7 @@ LABELS = {"app.kubernetes.io/managed-by": "hops-k8s", "hiphops-io/for": "workflo
 
 
 class KubePods:
-    """The pods of a cluster. They are reached by their addresses in the cluster, by port-forward from outside."""
+    """Pods on a cluster. Inside it their results are read at their addresses, from outside by port-forward."""
 
     def __init__(self, api: CoreV1Api):
         self._api = api
@@ -52,7 +52,7 @@ class KubePods:
 class KubePod:
     def __init__(self, api: CoreV1Api, namespace: str):
         self._api, self._namespace, self.name = api, namespace, f"hops-{uuid.uuid4()}"
-        self._seen, self._deleted, self._told = None, False, None
+        self._seen, self._deleted, self._reported = None, False, None
 
     def create(self, spec: SimpleNamespace) -> None:
         pod = _manifest(self.name, spec)
@@ -65,11 +65,11 @@ class KubePod:
 
     def wait(self, timeout_ms: int) -> Record | None:
         end = time.monotonic() + timeout_ms / 1000
-        while (status := _status(self._seen, self._deleted)) == self._told:
+        while (status := _status(self._seen, self._deleted)) == self._reported:
             if (left := end - time.monotonic()) <= 0:
                 return None
             self._request("watch", "pods", self._see_next, min(left, 60))
-        self._told = status
+        self._reported = status
         return status
 
     def _see_next(self, seconds: float) -> None:
@@ -84,7 +84,7 @@ class KubePod:
         except ReadTimeoutError:
             pass
         except ApiException as error:
-            if error.status != 410:  # What was seen last is too old to go on from.
+            if error.status != 410:  # The version that was seen last is too old to continue from.
                 raise
             self._seen = self._api.read_namespaced_pod(self.name, self._namespace)
 
@@ -94,7 +94,7 @@ class KubePod:
     def _fetch(self, path: str) -> bytes | None:
         connection = HTTPConnection(self._seen.status.pod_ip, PORT, timeout=5)
         if "KUBERNETES_SERVICE_HOST" not in os.environ:
-            # A client of its own, as portforward changes it for the time of the request.
+            # portforward changes its client while it runs, so it gets a client of its own.
             forward = CoreV1Api(ApiClient(self._api.api_client.configuration)).connect_get_namespaced_pod_portforward
             connection.sock = portforward(forward, self.name, self._namespace, ports=str(PORT)).socket(PORT)
             connection.sock.settimeout(5)
@@ -104,12 +104,13 @@ class KubePod:
             if response.status == 404:
                 return None
             if response.status < 500 and response.status != 200:
-                raise PodError("other", f"the result server answered {response.status}; is it a regular file?")
+                answer = f"the result server answered {response.status}"
+                raise PodError("other", f"{answer}; check that the result is a regular file")
             if response.status != 200 or response.length is None:
                 raise HTTPException(f"the result server answered {response.status} with {response.length} bytes")
             if response.length > MAX_RESULT:
                 raise PodError("too-large", record(size=response.length, limit=MAX_RESULT))
-            return response.read()  # Raises IncompleteRead where there is less than announced.
+            return response.read()  # Raises IncompleteRead if the body is shorter than announced.
 
     def tail_logs(self, lines: int) -> str:
         read = self._api.read_namespaced_pod_log
@@ -166,8 +167,8 @@ def _status(pod: V1Pod, deleted: bool) -> Record:
         unschedulable=unscheduled and (unscheduled.message or ""),
         disruption=disruption and _cause(disruption),
         deleted=deleted or pod.metadata.deletion_timestamp is not None,
-        main=states.get(MAIN, Variant("waiting", NOTHING)),
-        sidecar=states.get(SIDECAR, Variant("waiting", NOTHING)),
+        main=states.get(MAIN, Variant("waiting", NO_CAUSE)),
+        sidecar=states.get(SIDECAR, Variant("waiting", NO_CAUSE)),
     )
 
 
@@ -199,7 +200,7 @@ def _manifest(name: str, spec: SimpleNamespace) -> dict:
         "env": [{"name": "PORT", "value": str(PORT)}, {"name": "FOLDER", "value": "/output"}],
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}},
         "volumeMounts": [{"name": "hiphops", "mountPath": "/output", "readOnly": True}],
-        "securityContext": {  # May read whatever the user's container wrote, and nothing else.
+        "securityContext": {  # May read all that the user's container wrote, and nothing else.
             "runAsUser": 0, "readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE"]}, "seccompProfile": {"type": "RuntimeDefault"},
         },

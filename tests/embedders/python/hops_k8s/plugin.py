@@ -1,4 +1,4 @@
-"""The plugin: a WebAssembly component that runs a call with the pods and clocks that it is given."""
+"""Runs calls of the plugin, a WebAssembly component, with the pods and clocks that the caller gives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wasmtime.component import Component, Linker, OptionType, Record, ResourceAn
 from .pods import Pod, PodError, Pods, record
 
 APP = "hiphops:app/app@0.1.0"
-POD = 0  # The resource type's number, which is ours to choose.
+POD = 0  # The number of the resource type. Any number will do.
 
 
 def _add_classes(option: OptionType, classes: set[type]) -> None:
@@ -21,10 +21,10 @@ def _add_classes(option: OptionType, classes: set[type]) -> None:
     option.payload.add_classes(classes)
 
 
-# wasmtime 50 takes every value for an option's, so that a `result<option<…>, error>` could never be the error.
+# wasmtime 50 takes any value for the payload of an option, so a `result<option<…>, error>` could never be the error.
 OptionType.add_classes = _add_classes
 
-# wasmtime 50 converts values by way of a global variable: one thread at a time may be in it.
+# wasmtime 50 converts values through a global variable, so one thread at a time may run its code.
 _in_wasmtime = threading.Lock()
 
 
@@ -41,25 +41,25 @@ class CallError(Exception):
 
 
 class UnknownHandler(CallError):
-    """The plugin has no such handler; the message names those it has."""
+    """The plugin does not have this handler. The message names those that it has."""
 
 
 class Plugin:
-    """The plugin in a file, compiled once. Many threads may use it at a time."""
+    """The plugin in a file, compiled once. Any number of threads may use it at the same time."""
 
     def __init__(self, path: str):
         self._engine = Engine()
         self._component = Component.from_file(self._engine, path)
 
     def describe(self) -> SimpleNamespace:
-        """Who the plugin is and what it can do: a `description` of the WIT."""
+        """Returns the plugin's name, version and handlers: the WIT's `description`."""
         return _lift(_Call(None, time).invoke(self._engine, self._component, "describe"))
 
     def call(self, handler: str, inputs: str, pods: Pods, clocks=time) -> str:
-        """The result document, as JSON text, of a call whose inputs are JSON text.
+        """Runs a call and returns its result document. The inputs and the document are JSON texts.
 
-        A call that fails, bad inputs included, has a result as well, with `errored` set. When this returns or raises,
-        also by KeyboardInterrupt, the call's pods are deleted. `clocks` has `time_ns` and `monotonic_ns`.
+        A call that fails has a document, too, with `errored` set; so does a call with bad inputs. When this returns or
+        raises, the call's pods are deleted, also after a KeyboardInterrupt. `clocks` has `time_ns` and `monotonic_ns`.
         """
         result = _Call(pods, clocks).invoke(self._engine, self._component, "call", handler, inputs)
         if isinstance(result, Variant):
@@ -68,12 +68,12 @@ class Plugin:
 
 
 class _Call:
-    """One call: the plugin's imports, and the pods that it made."""
+    """One call: the plugin's imports, and the pods that the call has created."""
 
     def __init__(self, pods: Pods | None, clocks):
         self._backend, self._clocks = pods, clocks
         self._pods: list[Pod] = []
-        self._left: list[Pod] = []
+        self._undeleted: list[Pod] = []
         self._failure: BaseException | None = None
 
     def invoke(self, engine: Engine, component: Component, name: str, *args):
@@ -125,23 +125,23 @@ class _Call:
 
     def _create(self, spec: Record) -> ResourceHost:
         self._pods.append(self._backend.create(_lift(spec)))
-        self._left += [] if spec.keep else self._pods[-1:]
+        self._undeleted += [] if spec.keep else self._pods[-1:]
         return ResourceHost.own(len(self._pods) - 1, POD)
 
     def _delete(self, pod: Pod) -> None:
-        if pod in self._left:
+        if pod in self._undeleted:
             pod.delete()
-            self._left.remove(pod)
+            self._undeleted.remove(pod)
 
     def _drop(self, number: int) -> None:
         try:
             self._delete(self._pods[number])
         except PodError as error:
-            logging.getLogger(__name__).warning("pod %s is not deleted: %s", self._pods[number].name, error)
+            logging.getLogger(__name__).warning("pod %s could not be deleted: %s", self._pods[number].name, error)
 
 
 def _lift(value):
-    """Without wasmtime's records, whose names have dashes."""
+    """Replaces wasmtime's records, whose field names have dashes, by objects with underscores."""
     if isinstance(value, Record):
         return SimpleNamespace(**{name.replace("-", "_"): _lift(field) for name, field in vars(value).items()})
     return [_lift(element) for element in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What the plugin asks of its host, in the words of `wit/pods.wit` with underscores for dashes."""
+"""The interface of pods. The names are those of `wit/pods.wit`, with underscores instead of dashes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def record(**fields) -> Record:
     return made
 
 
-NOTHING = record(reason="", message="")
+NO_CAUSE = record(reason="", message="")
 
 
-def pod_status(phase="pending", cause=NOTHING, unschedulable=None, waits_for_room=False, disruption=None, deleted=False,
-               main=Variant("waiting", NOTHING), sidecar=None) -> Record:
+def pod_status(phase="pending", cause=NO_CAUSE, unschedulable=None, waits_for_room=False, disruption=None,
+               deleted=False, main=Variant("waiting", NO_CAUSE), sidecar=None) -> Record:
     return record(**locals())
 
 
 class PodError(Exception):
-    """What could not be done: a case of the WIT's `error`, as in `PodError("gone", "pod p is deleted")`."""
+    """Why a request failed: a case of the WIT's `error`, for example `PodError("gone", "pod p is deleted")`."""
 
     def __init__(self, case: str, payload: str | Record):
         super().__init__(case, payload)
@@ -36,20 +36,20 @@ class Pod(Protocol):
     name: str
 
     def wait(self, timeout_ms: int) -> Record | None:
-        """The present `pod_status` at the first call, then the next that differs; None if there is none in time."""
+        """Returns the present `pod_status` at the first call, later the next that differs. None: none came in time."""
 
     def read_file(self, path: str) -> bytes | None:
-        """A file below the output directory, None if it does not exist."""
+        """Returns a file below the output directory, or None if it does not exist."""
 
     def tail_logs(self, lines: int) -> str:
-        """The last lines of the user's container's log."""
+        """Returns the last lines of the log of the user's container."""
 
     def delete(self) -> None:
-        """Deletes the pod and its input files. Not called for a pod to keep."""
+        """Deletes the pod and its input files. Not called if the spec says `keep`."""
 
 
 class Pods(Protocol):
-    """Where the pods of calls run."""
+    """A backend, which creates the pods of calls."""
 
     def create(self, spec: SimpleNamespace) -> Pod:
-        """Creates a pod from a `pod-spec`, not waiting for its start. Where that raises, it leaves nothing."""
+        """Creates a pod from a `pod_spec` without waiting for its start. If this raises, no pod is left."""

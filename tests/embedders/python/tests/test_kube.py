@@ -51,24 +51,24 @@ class KubeTest(unittest.TestCase):
             self.assertLess(time.monotonic(), end, "a pod or its input files are left")
             time.sleep(0.2)
 
-    def test_example(self):
+    def test_the_documents_example_gives_its_json(self):
         document = self.call()
         self.assertEqual((document["errored"], document["json"]), (False, {"greeting": "Hello world!"}), document)
         self.assert_nothing_is_left()
 
-    def test_in_the_cluster_pods_are_reached_by_their_addresses(self):
+    def test_inside_the_cluster_results_are_read_at_the_addresses_of_pods(self):
         with mock.patch.dict(os.environ, KUBERNETES_SERVICE_HOST="10.0.0.1"):
             document = self.bash("cat '/input/a/ü 雪' > '/output/x y'", in_files={"a/ü 雪": "é"}, out_path="x y")
         self.assertEqual((document["hops"]["error"], document["body"]), (None, "é"))
 
-    def test_failures_are_told(self):
+    def test_failures_are_explained(self):
         self.assertEqual(self.bash("echo oh no; exit 3")["hops"]["error"], "Error: container exited with code 3\noh no")
         error = self.bash("true", namespace="there-is-none")["hops"]["error"]
         self.assertEqual(error, 'InvalidInputs: namespace "there-is-none" does not exist; create it or name another')
         error = self.bash("true", node_selector={"a": "b"})["hops"]["error"]
         self.assertEqual(error, "PolicyDenied: this host does not allow node_selector; leave it out")
 
-    def test_a_time_out_ends_the_pod(self):
+    def test_a_timeout_ends_the_pod(self):
         error = self.bash("echo before; sleep 600", timeout="2s")["hops"]["error"]
         self.assertRegex(error, "^Timeout: the container ran longer than 2s .*\nbefore$")
         self.assert_nothing_is_left()

@@ -21,13 +21,13 @@ def play(vector: Vector) -> tuple[str, ScriptedPods]:
 class PluginTest(unittest.TestCase):
     maxDiff = None
 
-    def test_vectors(self):
+    def test_every_vector_gives_its_result(self):
         vectors, passed = Vector.all(), 0
         for vector in vectors:
             with self.subTest(vector.name):
                 self._check(vector)
                 passed += 1
-        print(f"Python: {passed} of {len(vectors)} vectors passed")
+        print(f"\nPython: {passed} of {len(vectors)} vectors passed")
 
     def _check(self, vector: Vector):
         expected = vector.data
@@ -42,7 +42,7 @@ class PluginTest(unittest.TestCase):
         if "spec" in expected:
             self.assertEqual([spec_of(spec) for spec in pods.specs], [expected["spec"]])
 
-    def test_describe(self):
+    def test_the_plugin_describes_itself(self):
         description = plugin.describe()
         self.assertEqual(description.name, "k8s")
         self.assertEqual([handler.name for handler in description.handlers], ["run"])
@@ -74,4 +74,4 @@ class PluginTest(unittest.TestCase):
             start = time.perf_counter()
             play(vector)
             times.append(time.perf_counter() - start)
-        print(f"Python: median of {len(times)} calls: {statistics.median(times) * 1e6:.0f} µs")
+        print(f"\nPython: median of {len(times)} calls: {statistics.median(times) * 1e6:.0f} µs")

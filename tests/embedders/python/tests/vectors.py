@@ -1,4 +1,4 @@
-"""The test vectors: calls with what their pods do and the exact results. `vectors/README.md` says what they mean."""
+"""Reads and plays the test vectors, which `vectors/README.md` describes."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ class ScriptedPod(Pod):
                 raise _error(error)
 
     def tail_logs(self, lines: int) -> str:
-        return "\n".join(self._script.get("log", "").splitlines()[-lines:])
+        return "\n".join(self._script.get("log", "").removesuffix("\n").split("\n")[-lines:])
 
     def delete(self) -> None:
         self._pods.left -= 1
 
 
 def spec_of(spec: SimpleNamespace) -> dict:
-    """A spec as vectors have it."""
+    """Writes a spec as vectors do."""
     values = {name.replace("_", "-"): value for name, value in vars(spec).items()}
     values["input-files"] = [{"path": file.path, "text": file.content.decode()} for file in spec.input_files]
     return json.loads(json.dumps(values))

@@ -2,7 +2,7 @@
 
 use super::Arguments;
 use super::line::{Line, State};
-use crate::backend::no_cluster;
+use crate::backend::with_remedy;
 use crate::global::Global;
 use futures::future::try_join_all;
 use hops_k8s::pods::kube::{KubePods, PodTrouble, Source, Step};
@@ -24,7 +24,7 @@ pub(super) async fn connect(global: &Global) -> Result<KubePods, Line> {
     let missing = |sentence: &str| Line::of_sentence("kubeconfig", State::Missing, sentence);
     match tokio::time::timeout(CREDENTIALS, connecting).await {
         Ok(Ok(Ok(pods))) => Ok(pods),
-        Ok(Ok(Err(error))) => Err(missing(&no_cluster(&error).message)),
+        Ok(Ok(Err(error))) => Err(missing(&with_remedy(&error))),
         Ok(Err(error)) => Err(missing(&error.to_string())),
         Err(_) => {
             let seconds = CREDENTIALS.as_secs();
@@ -36,7 +36,7 @@ pub(super) async fn connect(global: &Global) -> Result<KubePods, Line> {
 
 /// What was found, and whether the cluster answers.
 pub(super) async fn check(pods: &KubePods, arguments: &Arguments) -> (Vec<Line>, bool) {
-    let mut lines = vec![Line::new("kubeconfig", State::Ok, source(pods.source(), pods.address()))];
+    let mut lines = vec![Line::new("kubeconfig", State::Ok, source(pods.source(), pods.address().unwrap_or_default()))];
     match pods.version().await {
         Ok(version) => lines.push(Line::new("cluster", State::Ok, format!("Kubernetes {version}"))),
         Err(error) => {

@@ -1,4 +1,4 @@
-//! Plays the vector in the environment variable `VECTOR`: the pods and the clocks of a host that has none.
+//! Pods and clocks for a host that has none. They play the vector in the environment variable `VECTOR`.
 
 mod bindings {
     #![allow(clippy::all, reason = "generated")]
@@ -63,7 +63,7 @@ impl GuestPod for Played {
         let vector = vector();
         let (asked, expected) = (json_of(&spec), &vector["spec"]);
         if !expected.is_null() && asked != *expected {
-            return Err(Error::Other(format!("a pod was asked for as {asked} instead of {expected}")));
+            return Err(Error::Other(format!("the spec of the pod is {asked}, expected {expected}")));
         }
         match &vector["pod"]["refused"] {
             Value::Null => Ok(Pod::new(Played { vector, next: Cell::new(0) })),

@@ -1,4 +1,6 @@
-//! Why a backend could not do what was asked.
+//! What keeps a backend, or a host function, from its result.
+
+use wasmtime::component::ResourceTableError;
 
 /// Why a backend could not do what was asked. Each sentence names the thing and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,4 +61,31 @@ pub struct Excess {
     pub size: u64,
     /// The largest size that is accepted, in bytes.
     pub limit: u64,
+}
+
+/// What keeps a host function from its result: an error that the guest is told, or a trap that ends the guest.
+#[derive(Debug)]
+pub enum TrappableError {
+    /// The guest is told.
+    Told(Error),
+    /// The guest ends.
+    Trap(wasmtime::Error),
+}
+
+impl From<Error> for TrappableError {
+    fn from(error: Error) -> Self {
+        TrappableError::Told(error)
+    }
+}
+
+impl From<wasmtime::Error> for TrappableError {
+    fn from(error: wasmtime::Error) -> Self {
+        TrappableError::Trap(error)
+    }
+}
+
+impl From<ResourceTableError> for TrappableError {
+    fn from(error: ResourceTableError) -> Self {
+        TrappableError::Trap(error.into())
+    }
 }

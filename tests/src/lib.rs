@@ -73,13 +73,14 @@ pub async fn call(pods: Arc<dyn Pods>, inputs: &Value) -> Result<String, CallErr
 
 /// Runs a call with inputs that may be no JSON.
 pub async fn call_text(pods: Arc<dyn Pods>, inputs: &str) -> Result<String, CallError> {
-    plugin().call(CallCtx::new(pods, Arc::new(Policy::default())), "run", inputs).await
+    let ctx = CallCtx::new(pods, Arc::new(Policy::default()));
+    Ok(plugin().call(ctx, "run", inputs).await?.into_text())
 }
 
 /// Runs a call with the default policy and tells of its events.
 pub async fn call_with(pods: Arc<dyn Pods>, events: Events, inputs: &Value) -> Result<String, CallError> {
     let ctx = CallCtx::new(pods, Arc::new(Policy::default())).events(events);
-    plugin().call(ctx, "run", &inputs.to_string()).await
+    Ok(plugin().call(ctx, "run", &inputs.to_string()).await?.into_text())
 }
 
 /// A result document, taken apart.
@@ -149,4 +150,4 @@ pub fn dir_with(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 /// The document's example, as it stands there.
-pub const EXAMPLE: &str = include_str!("example.hops");
+pub const EXAMPLE: &str = include_str!("../example.hops");
