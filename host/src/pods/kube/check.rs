@@ -111,21 +111,17 @@ impl KubePods {
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
-    /// The YAML of a Role and a RoleBinding that give the user of this client these rules and no others.
+    /// A Role and a RoleBinding that give the user of this client these rules and no others.
     ///
     /// # Errors
     /// The cluster does not say who the user is.
-    pub async fn role(&self, namespace: &str, rules: &[Rule]) -> Result<String, Error> {
+    pub async fn role(&self, namespace: &str, rules: &[Rule]) -> Result<(Role, RoleBinding), Error> {
         let (reviews, params) = (Api::all(self.inner.client.clone()), PostParams::default());
         let review = SelfSubjectReview::default();
         let answer = self.ask("create", "selfsubjectreviews", reviews.create(&params, &review)).await?;
         let user = answer.status.and_then(|status| status.user_info?.username);
         let user = user.ok_or_else(|| Error::Other("the API server does not say who the user is".into()))?;
-        let (role, binding) = role(namespace, rules, &user);
-        let yaml = |error| Error::Other(format!("the Role cannot be written as YAML: {error}"));
-        let role = serde_saphyr::to_string(&role).map_err(yaml)?;
-        let binding = serde_saphyr::to_string(&binding).map_err(yaml)?;
-        Ok(format!("{}\n---\n{}\n", role.trim_end(), binding.trim_end()))
+        Ok(role(namespace, rules, &user))
     }
 
     /// Runs a pod with the result server in both containers, reads from it as from any pod, and deletes it.

@@ -1,4 +1,5 @@
 use super::*;
+use serde_json::value::RawValue;
 use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -22,7 +23,7 @@ fn inputs(text: &str) -> Value {
 }
 
 #[test]
-fn the_documents_example_is_read_as_it_stands() {
+fn the_example_of_the_document_is_read_unchanged() {
     let call = one("example.hops", EXAMPLE);
     assert_eq!(call.app_handler, Some(("k8s".into(), "run".into())));
     let inputs: Value = serde_json::from_str(&call.inputs).unwrap();
@@ -44,9 +45,9 @@ fn the_documents_example_is_read_as_it_stands() {
 #[case::file(&["in_files", "foo.txt"], "11:7")]
 #[case::missing(&["timeout"], "1:1")]
 #[case::missing_inside(&["in_files", "b"], "10:5")]
-fn an_input_has_its_place(#[case] path: &[&str], #[case] place: &str) {
+fn an_input_has_a_position(#[case] path: &[&str], #[case] position: &str) {
     let path: Vec<String> = path.iter().map(|&segment| segment.into()).collect();
-    assert_eq!(one("example.hops", EXAMPLE).place(&path).to_string(), place);
+    assert_eq!(one("example.hops", EXAMPLE).position(&path).to_string(), position);
 }
 
 #[rstest]
@@ -71,19 +72,19 @@ fn inputs_keep_their_order() {
 
 #[rstest]
 #[case::empty("", "a.hops:1:1: there is no call; write call k8s_run { inputs = { image = \"…\" } }\n")]
-#[case::no_label("call {\n}", "a.hops:1:1: a call has the name of an app and of what it does, as in call k8s_run\n")]
+#[case::no_label("call {\n}", "a.hops:1:1: a call names an app and one of its handlers, as in call k8s_run\n")]
 #[case::no_handler(
     "call k8s {\n}",
-    "a.hops:1:1: a call has the name of an app and of what it does, as in call k8s_run\n"
+    "a.hops:1:1: a call names an app and one of its handlers, as in call k8s_run\n"
 )]
-#[case::block("on push {\n}", "a.hops:1:1: on is no call; hops run runs the call blocks of a file alone\n")]
+#[case::block("on push {\n}", "a.hops:1:1: on is not a call; hops run runs only the call blocks of a file\n")]
 #[case::outside(
     "image = 1",
-    "a.hops:1:1: image stands outside of a call; put it into call k8s_run { inputs = { … } }\n"
+    "a.hops:1:1: image is outside of a call; put it into call k8s_run { inputs = { … } }\n"
 )]
 #[case::not_in_inputs(
     "call k8s_run {\n  image = 1\n}",
-    "a.hops:2:3: a call has no image; it has inputs and name. Does it belong into inputs?\n"
+    "a.hops:2:3: a call has no image; it has inputs and name. Does image belong in inputs?\n"
 )]
 #[case::inputs_block(
     "call k8s_run {\n  inputs {\n  }\n}",
@@ -115,7 +116,11 @@ fn inputs_keep_their_order() {
      a.hops:7:6: a number is out of range; is something divided by 0?\n"
 )]
 #[case::key("call k8s_run {\n  inputs = { a = {}[\"x\\ny\"] }\n}", "a.hops:2:18: no such key \"x\\ny\"\n")]
-fn what_is_no_call_is_an_error_with_its_place(#[case] text: &str, #[case] expected: &str) {
+#[case::key_of_another_kind(
+    "call k8s_run {\n  inputs = { (12345) = 1 }\n}",
+    "a.hops:2:14: a name must be a string, and this is a number\n"
+)]
+fn what_is_not_a_call_is_an_error_with_its_position(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(lines(&parse(Path::new("a.hops"), text, &Variables::new()).unwrap_err()), expected);
 }
 
@@ -131,7 +136,7 @@ fn what_is_no_call_is_an_error_with_its_place(#[case] text: &str, #[case] expect
     "3:12: file: cannot read dir/no/such.txt: No such file or directory (os error 2)"
 )]
 #[case::no_json("jsondecode(\"{\")", "3:9: jsondecode: not valid JSON: EOF while parsing an object at line 1 column 1")]
-fn an_expression_that_has_no_value_is_an_error_with_its_place(#[case] expression: &str, #[case] expected: &str) {
+fn an_expression_without_a_value_is_an_error_with_its_position(#[case] expression: &str, #[case] expected: &str) {
     let text = format!("call k8s_run {{\n  inputs = {{\n    a = {expression}\n  }}\n}}");
     let event = json!({"repo": {"name": "hops"}});
     let variables = Variables::from([("event".into(), serde_json::from_value(event).unwrap())]);
@@ -142,7 +147,7 @@ fn an_expression_that_has_no_value_is_an_error_with_its_place(#[case] expression
 }
 
 #[test]
-fn expressions_know_variables_the_event_the_environment_and_files() {
+fn expressions_can_use_variables_the_event_the_environment_and_files() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("script.sh"), "echo \"ü\"\n").unwrap();
     let text = r#"call k8s_run {
@@ -176,7 +181,7 @@ fn expressions_know_variables_the_event_the_environment_and_files() {
 }
 
 #[test]
-fn calls_have_their_own_names_or_numbers() {
+fn a_call_has_the_name_it_was_given_or_a_number() {
     let names = |text: &str| {
         parse(Path::new("a.hops"), text, &Variables::new())
             .map(|calls| calls.into_iter().map(|call| call.name).collect::<Vec<_>>())
@@ -199,7 +204,7 @@ fn calls_have_their_own_names_or_numbers() {
 #[case::inputs_twice("call k8s_run {\n  inputs = {}\n  inputs = {}\n}", "a.hops:3:3: ")]
 #[case::unfinished("call k8s_run {", "a.hops:1:15: ")]
 #[case::unknown_character("Aલ᠀", "a.hops:1:3: ")]
-fn a_slip_of_the_pen_is_one_line_with_its_place(#[case] text: &str, #[case] start: &str) {
+fn a_syntax_error_is_one_line_with_its_position(#[case] text: &str, #[case] start: &str) {
     let errors = lines(&parse(Path::new("a.hops"), text, &Variables::new()).unwrap_err());
     assert!(errors.starts_with(&format!("{start}not valid HCL: ")) || errors.starts_with(start), "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
@@ -221,20 +226,20 @@ fn a_slip_of_the_pen_is_one_line_with_its_place(#[case] text: &str, #[case] star
 #[case::indexes("", "[0]")]
 #[case::members("", ".a")]
 #[case::splats("", "[*]")]
-fn deep_nesting_is_an_error_and_no_crash(#[case] open: &str, #[case] close: &str) {
+fn deep_nesting_is_an_error_and_not_a_crash(#[case] open: &str, #[case] close: &str) {
     let depth = 100_000;
     let text = format!("call k8s_run {{\n inputs = {{ a = {}1{} }}\n}}", open.repeat(depth), close.repeat(depth));
     parse(Path::new("a.hops"), &text, &Variables::new()).unwrap_err();
 }
 
 #[test]
-fn deep_nesting_of_blocks_is_an_error_and_no_crash() {
+fn deep_nesting_of_blocks_is_an_error_and_not_a_crash() {
     parse(Path::new("a.hops"), &"call {\n".repeat(100_000), &Variables::new()).unwrap_err();
     parse(Path::new("a.hops"), &"inputs = {".repeat(100_000), &Variables::new()).unwrap_err();
 }
 
 #[test]
-fn json_may_be_nested_as_deep_as_it_likes() {
+fn json_may_be_nested_to_any_depth() {
     let text = format!("{{\"a\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(one("a.json", &text).inputs, text);
     let text = "{\"a\": ".repeat(100_000);
@@ -338,7 +343,7 @@ fn any_value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn any_text_is_read_or_refused_with_places_in_it(
+    fn any_text_is_read_or_refused_with_positions_in_it(
         text in prop_oneof![any_hcl(), any::<String>()],
         name in prop::sample::select(vec!["a.hops", "a.json"]),
     ) {
@@ -353,7 +358,7 @@ proptest! {
             Err(errors) => {
                 prop_assert!(!errors.is_empty());
                 for error in errors {
-                    let Place { line, column } = error.place;
+                    let Position { line, column } = error.position;
                     prop_assert!((1..=text.matches('\n').count() + 1).contains(&line), "{error}");
                     prop_assert!((1..=text.chars().count() + 1).contains(&column), "{error}");
                     prop_assert!(!error.message.contains('\n'), "{error}");
@@ -370,17 +375,18 @@ proptest! {
 }
 
 #[test]
-fn a_json_file_holds_the_inputs_of_one_call() {
+fn a_json_file_contains_the_inputs_of_one_call() {
     let text = "\u{feff}{\n  \"image\": \"a\",\n  \"in_files\": {\"ä\": 1,\n  \"\\u00fc\": 2}\n}";
     let call = one("a.json", text);
     assert_eq!(call.app_handler, None);
     assert_eq!(format!("\u{feff}{}", call.inputs), text);
-    let place = |path: &[&str]| call.place(&path.iter().map(|&segment| segment.into()).collect::<Vec<_>>()).to_string();
-    assert_eq!(place(&[]), "1:1");
-    assert_eq!(place(&["image"]), "2:12");
-    assert_eq!(place(&["in_files", "ä"]), "3:21");
-    assert_eq!(place(&["in_files", "ü"]), "4:13");
-    assert_eq!(place(&["nothing"]), "1:1");
+    let position =
+        |path: &[&str]| call.position(&path.iter().map(|&segment| segment.into()).collect::<Vec<_>>()).to_string();
+    assert_eq!(position(&[]), "1:1");
+    assert_eq!(position(&["image"]), "2:12");
+    assert_eq!(position(&["in_files", "ä"]), "3:21");
+    assert_eq!(position(&["in_files", "ü"]), "4:13");
+    assert_eq!(position(&["nothing"]), "1:1");
 }
 
 #[rstest]
@@ -390,8 +396,8 @@ fn a_json_file_holds_the_inputs_of_one_call() {
 #[case::ending(
     "a.yaml",
     "",
-    "a.yaml:1:1: the file's name says not what it holds: use .hops for calls, .json for the inputs of one\n"
+    "a.yaml:1:1: the file's name does not say what it contains: use .hops for calls, .json for the inputs of one\n"
 )]
-fn a_file_that_holds_no_inputs_is_an_error(#[case] name: &str, #[case] text: &str, #[case] expected: &str) {
+fn a_file_without_inputs_is_an_error(#[case] name: &str, #[case] text: &str, #[case] expected: &str) {
     assert_eq!(lines(&parse(Path::new(name), text, &Variables::new()).unwrap_err()), expected);
 }
