@@ -8,8 +8,9 @@ CLUSTER_TESTS := --workspace --test cluster --test command --test load
 FUZZ_SECONDS := 600
 
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
-.PHONY: help run test fuzz cluster-test engine-test embedders dist soak bench cluster-bench engine-bench fmt lint deny setup
+.PHONY: help run test fuzz cluster-test engine-test embedders dist component package soak bench cluster-bench engine-bench fmt lint deny setup
 
 help: ## Show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -50,6 +51,19 @@ dist: setup ## Put what is distributed into target/dist: hops, k8s.wasm, a bill 
 	"$(TARGET_DIR)/debug/dist" "$(TARGET_DIR)/dist"
 	cp "$(TARGET_DIR)/release/hops" "$(TARGET_DIR)/dist"
 	@ls -l "$(TARGET_DIR)/dist"
+
+component: setup ## Update host/k8s.wasm, the component that a published crate carries
+	UPDATE_COMPONENT=1 cargo test --workspace --test contract the_packed_component $(CARGO_FLAGS)
+
+# The library is built as its users build it: unpacked in an empty folder, offline, with no source of the plugin at hand.
+package: export CARGO_TARGET_DIR := $(TARGET_DIR)/package-test
+package: setup ## Pack both crates; build the packed library, its doctests and a program that uses it
+	CARGO_TARGET_DIR="$(TARGET_DIR)" cargo package --locked -p hops-k8s -p hops $(PACKAGE_FLAGS)
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  tar -xzf "$(TARGET_DIR)/package/hops-k8s-$(VERSION).crate" -C "$$folder" && cp -r tests/embedders/rust "$$folder" && \
+	  cd "$$folder/hops-k8s-$(VERSION)" && cargo build --locked --offline && cargo test --doc --locked --offline && \
+	  cd "$$folder/rust" && echo "[patch.crates-io]" >> Cargo.toml && \
+	  echo "hops-k8s = { path = '../hops-k8s-$(VERSION)' }" >> Cargo.toml && cargo check
 
 soak: setup ## Play the scenarios with a faulty API server 200 times, until one fails
 	for i in $$(seq 200); do cargo test --quiet --workspace --test faults -- --test-threads 8 || exit 1; done

@@ -1,4 +1,5 @@
-//! Builds the plugin and makes a component of it, to embed in the library.
+//! Gives the library the component to embed: built from the plugin's source in the workspace, packed with the crate
+//! where that was published.
 //!
 //! `HOPS_K8S_PLUGIN` names a component to embed instead.
 
@@ -25,19 +26,23 @@ fn main() -> ExitCode {
 
 fn embed() -> Result<()> {
     println!("cargo::rerun-if-env-changed=HOPS_K8S_PLUGIN");
-    let component = match env::var_os("HOPS_K8S_PLUGIN") {
-        Some(path) => {
-            println!("cargo::rerun-if-changed={}", Path::new(&path).display());
-            fs::read(&path).with_context(|| format!("cannot read {}, which HOPS_K8S_PLUGIN names", path.display()))?
+    let manifest_dir = PathBuf::from(var("CARGO_MANIFEST_DIR")?);
+    let workspace = manifest_dir.join("..");
+    let component = if let Some(path) = env::var_os("HOPS_K8S_PLUGIN") {
+        println!("cargo::rerun-if-changed={}", Path::new(&path).display());
+        fs::read(&path).with_context(|| format!("cannot read {}, which HOPS_K8S_PLUGIN names", path.display()))?
+    } else if workspace.join("plugin/Cargo.toml").exists() {
+        let workspace = workspace.canonicalize()?;
+        for path in ["plugin/src", "plugin/Cargo.toml", "wit", "Cargo.toml", "Cargo.lock", "host/build", "host/src/shared"]
+        {
+            println!("cargo::rerun-if-changed={}", workspace.join(path).display());
         }
-        None => {
-            let workspace = PathBuf::from(var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
-            for path in ["plugin/src", "plugin/Cargo.toml", "wit", "Cargo.toml", "Cargo.lock", "host/build"] {
-                println!("cargo::rerun-if-changed={}", workspace.join(path).display());
-            }
-            check_target()?;
-            component::build(&var("CARGO")?, &workspace, &out_dir()?.join("plugin"))?
-        }
+        check_target()?;
+        component::build(&var("CARGO")?, &workspace, &out_dir()?.join("plugin"))?
+    } else {
+        let packed = manifest_dir.join("k8s.wasm");
+        println!("cargo::rerun-if-changed={}", packed.display());
+        fs::read(&packed).with_context(|| format!("the crate lacks its component {}", packed.display()))?
     };
     fs::write(out_dir()?.join("k8s.wasm"), component)?;
     Ok(())

@@ -67,7 +67,7 @@ const ROWS: &[Row] = &[
         what_happened: "deleted by somebody else while pending or running, or with its namespace",
         proofs: &[
             "cluster/failures: a_pod_that_others_end_is_an_error_at_once",
-            "faults/watches: a_pod_that_was_deleted_while_nobody_watched_is_missed",
+            "faults/watches: a_pod_that_was_deleted_while_nobody_watched_counts_as_deleted",
         ],
     },
     Row { what_happened: "evicted", proofs: &["cluster/failures: a_pod_that_others_end_is_an_error_at_once"] },
@@ -146,7 +146,7 @@ const ROWS: &[Row] = &[
         what_happened: "refused: quota",
         proofs: &[
             "cluster/room: a_quota_that_our_own_pods_use_up_is_waited_for",
-            "faults/requests: a_quota_that_a_pod_of_ours_takes_up_is_waited_for_but_not_for_ever",
+            "faults/requests: a_quota_that_pods_of_this_process_use_up_is_waited_for_up_to_a_limit",
         ],
     },
     Row {

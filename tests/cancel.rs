@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use futures::{FutureExt, stream};
 use hops_k8s::event::Events;
+use hops_k8s::imports::pods::Retained;
 use hops_k8s::plugin::CallCtx;
-use hops_k8s::pods::memory::{Memory, Script, exited, running, waiting};
-use hops_k8s::pods::{Error, Identity, Pod, PodSpec, PodStatus, Pods, Retained};
+use hops_k8s::pods::memory::{Memory, Script};
+use hops_k8s::pods::{Error, Identity, Pod, PodSpec, PodStatus, Pods};
 use hops_k8s::policy::Policy;
 use hops_k8s_tests::{Document, plugin};
 use rstest::rstest;
@@ -93,9 +94,9 @@ async fn cancelled_after<T>(polls: usize, future: impl Future<Output = T>) -> Op
 /// A pod that gives a call much to do.
 fn script() -> Script {
     let mut script = Script::default()
-        .at(0, waiting("ContainerCreating", ""))
-        .at(100, running())
-        .at(200, exited(3, "Error", ""))
+        .at(0, PodStatus::waiting("ContainerCreating", ""))
+        .at(100, PodStatus::running())
+        .at(200, PodStatus::exited(3, "Error", ""))
         .file("result.json", "[1]");
     script.log = "a line\n".into();
     script
@@ -132,8 +133,8 @@ async fn a_call_that_is_cancelled_at_whatever_step_leaves_nothing(
         let left = usize::from(outlives && !pods.created().is_empty());
         assert_eq!(pods.live(), left, "pods left after {polls} polls");
         seen.push(pods.created().len());
-        if let Some(text) = called {
-            assert!(Document::parse(&text.unwrap()).error().starts_with(error));
+        if let Some(called) = called {
+            assert!(Document::parse(called.unwrap().text()).error().starts_with(error));
             retained.delete().await.unwrap();
             assert_eq!(pods.live(), 0, "the one who made the call deletes its pod");
             break;

@@ -103,7 +103,7 @@ fn wrong_inputs_name_their_lines_and_reach_no_cluster() {
 #[case::no_cluster(
     &["run", "good.json"],
     3,
-    "hops: no cluster: there is no --kubeconfig, no KUBECONFIG and no ~/.kube/config, and this is not a pod in a cluster; \
+    "hops: no cluster is known: KUBECONFIG is not set, there is no ~/.kube/config, and this is not a pod in a cluster; \
      give a kubeconfig file with --kubeconfig\n"
 )]
 #[case::no_kubeconfig(
@@ -183,7 +183,7 @@ fn inspect_says_what_a_plugin_asks_for_in_vain() {
 }
 
 #[rstest]
-#[case::no_kubeconfig(&["check", "--json"], "kubeconfig", "there is no --kubeconfig, no KUBECONFIG and no ~/.kube/config", "--kubeconfig")]
+#[case::no_kubeconfig(&["check", "--json"], "kubeconfig", "KUBECONFIG is not set, there is no ~/.kube/config", "--kubeconfig")]
 #[case::no_such_context(
     &["check", "--json", "--kubeconfig", "config", "--context", "c2"],
     "kubeconfig",

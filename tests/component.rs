@@ -1,12 +1,12 @@
 //! The built component in the host, with pods that play a script: what each ending of a pod makes of a result.
 
-use hops_k8s::app::App;
 use hops_k8s::event::{Event, Events};
-use hops_k8s::plugin::{CallCtx, CallError, EMBEDDED, Limits, LoadError, Plugin};
-use hops_k8s::pods::memory::{Memory, Script, cause, exited, running, waiting};
-use hops_k8s::pods::{ContainerState, Error, NoPods, Phase, PodSpec, PodStatus, Refusal, Rule};
+use hops_k8s::plugin::{CallCtx, CallError, EMBEDDED, Limits, LoadError, Plugin, Runtime};
+use hops_k8s::pods::memory::{Memory, Script};
+use hops_k8s::pods::{Cause, ContainerState, Error, NoPods, Phase, PodSpec, PodStatus, Refusal, Rule};
 use hops_k8s::policy::Policy;
-use hops_k8s_tests::{Document, call, call_with, component_of, loader, plugin, shared_plugin};
+use hops_k8s::runner::Runner;
+use hops_k8s_tests::{Document, call, call_with, component_of, plugin, plugins, policy, runner, runtime};
 use rstest::rstest;
 use serde_json::{Value, json};
 use std::num::NonZeroUsize;
@@ -69,29 +69,30 @@ async fn a_container_that_succeeds_without_a_file_gives_nothing() {
 
 #[rstest]
 #[case::exit_code(
-    exited(3, "Error", "first\nno such table\n"),
+    PodStatus::exited(3, "Error", "first\nno such table\n"),
     "Error: container exited with code 3\nfirst\nno such table"
 )]
-#[case::signal(exited(137, "Error", ""), "Error: container exited with code 137 (SIGKILL)")]
+#[case::signal(PodStatus::exited(137, "Error", ""), "Error: container exited with code 137 (SIGKILL)")]
 #[case::out_of_memory(
-    exited(137, "OOMKilled", ""),
+    PodStatus::exited(137, "OOMKilled", ""),
     "OOMKilled: the container ran into its memory limit of 128Mi; raise \"memory\""
 )]
 #[case::out_of_memory_in_a_child(
-    exited(0, "OOMKilled", ""),
+    PodStatus::exited(0, "OOMKilled", ""),
     "OOMKilled: the container ran into its memory limit of 128Mi; raise \"memory\""
 )]
 #[case::evicted(
-    with(|s| { s.phase = Phase::Failed; s.cause = cause("Evicted", "The node was low on resource: memory.") }, exited(137, "Error", "")),
+    with(|s| { s.phase = Phase::Failed; s.cause = Cause::new("Evicted", "The node was low on resource: memory.") }, PodStatus::exited(137, "Error", "")),
     "Evicted: The node was low on resource: memory."
 )]
 #[case::deleted(
-    with(|s| s.deleted = true, running()),
+    with(|s| s.deleted = true, PodStatus::running()),
     "PodDeleted: somebody deleted the pod before it was done"
 )]
 #[tokio::test(start_paused = true)]
 async fn a_container_that_fails_gives_the_reason_and_its_file(#[case] end: PodStatus, #[case] error: &str) {
-    let script = Script::default().at(100, running()).at(200, end).file("result.json", r#"{"partial":true}"#);
+    let script =
+        Script::default().at(100, PodStatus::running()).at(200, end).file("result.json", r#"{"partial":true}"#);
     let document = play(script, hello()).await;
     assert_eq!(document.error(), error);
     assert_eq!(document.json(), &json!({"partial": true}));
@@ -99,38 +100,38 @@ async fn a_container_that_fails_gives_the_reason_and_its_file(#[case] end: PodSt
 
 #[rstest]
 #[case::invalid_image(
-    waiting("InvalidImageName", "couldn't parse image name"),
+    PodStatus::waiting("InvalidImageName", "couldn't parse image name"),
     0,
     "InvalidImageName: couldn't parse image name"
 )]
-#[case::no_such_image(waiting("ErrImagePull", "not found"), 20, "ErrImagePull: not found")]
+#[case::no_such_image(PodStatus::waiting("ErrImagePull", "not found"), 20, "ErrImagePull: not found")]
 #[case::no_such_secret(
-    waiting("CreateContainerConfigError", "secret \"s\" not found"),
+    PodStatus::waiting("CreateContainerConfigError", "secret \"s\" not found"),
     20,
     "CreateContainerConfigError: secret \"s\" not found"
 )]
 #[case::no_such_command(
-    exited(128, "StartError", "exec: \"nope\": executable file not found in $PATH"),
+    PodStatus::exited(128, "StartError", "exec: \"nope\": executable file not found in $PATH"),
     0,
     "StartError: exec: \"nope\": executable file not found in $PATH"
 )]
 #[case::result_server_crashes(
-    with(|s| s.sidecar = Some(ContainerState::Waiting(cause("CrashLoopBackOff", "back-off"))), waiting("ContainerCreating", "")),
+    with(|s| s.sidecar = Some(ContainerState::Waiting(Cause::new("CrashLoopBackOff", "back-off"))), PodStatus::waiting("ContainerCreating", "")),
     0,
     "CrashLoopBackOff: back-off"
 )]
 #[case::no_room(
-    with(|s| s.unschedulable = Some("0/3 nodes are available: 3 Insufficient cpu.".into()), waiting("", "")),
+    with(|s| s.unschedulable = Some("0/3 nodes are available: 3 Insufficient cpu.".into()), PodStatus::waiting("", "")),
     120,
     "StartTimeout: the container did not start within 2m: 0/3 nodes are available: 3 Insufficient cpu."
 )]
 #[case::silence(
-    waiting("ContainerCreating", ""),
+    PodStatus::waiting("ContainerCreating", ""),
     120,
     "StartTimeout: the container did not start within 2m: its image was still being pulled, or its files mounted (ContainerCreating)"
 )]
 #[case::node_gone(
-    with(|s| { s.deleted = true; s.disruption = Some(cause("DeletionByTaintManager", "node n1 is gone")) }, waiting("", "")),
+    with(|s| { s.deleted = true; s.disruption = Some(Cause::new("DeletionByTaintManager", "node n1 is gone")) }, PodStatus::waiting("", "")),
     0,
     "NodeLost: node n1 is gone"
 )]
@@ -148,7 +149,7 @@ async fn a_container_that_cannot_start_fails_in_time(
 
 #[tokio::test(start_paused = true)]
 async fn a_container_that_runs_too_long_is_ended_with_the_end_of_its_log() {
-    let mut script = Script::default().at(1000, running()).file("result.json", "so far");
+    let mut script = Script::default().at(1000, PodStatus::running()).file("result.json", "so far");
     script.log = "one\ntwo\n".into();
     let start = tokio::time::Instant::now();
     let document = play(script, json!({"image": "a", "timeout": "10s"})).await;
@@ -162,7 +163,7 @@ async fn a_container_that_runs_too_long_is_ended_with_the_end_of_its_log() {
 
 #[tokio::test(start_paused = true)]
 async fn of_a_log_without_lines_there_is_the_end() {
-    let mut script = Script::default().at(0, running());
+    let mut script = Script::default().at(0, PodStatus::running());
     script.log = "ü".repeat(2 * MIB) + "the end";
     let document = play(script, json!({"image": "a", "timeout": "10s"})).await;
     assert!(document.error().starts_with("Timeout: ") && document.error().ends_with("the end"));
@@ -171,7 +172,7 @@ async fn of_a_log_without_lines_there_is_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_lives_no_longer_than_the_host_allows() {
-    let pods = Arc::new(Memory::new(|_| Script::default().at(0, running())));
+    let pods = Arc::new(Memory::new(|_| Script::default().at(0, PodStatus::running())));
     let start = tokio::time::Instant::now();
     let error = call(pods.clone(), &json!({"image": "a", "timeout": "1000years"})).await.unwrap_err();
     assert!(matches!(error, CallError::Time(_)), "{error}");
@@ -215,18 +216,18 @@ async fn a_file_is_whole_or_an_error(#[case] size: usize, #[case] error: &str) {
 #[case::unreachable(Error::Unavailable("no answer from https://h".into()), "ClusterUnavailable: no answer from https://h")]
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_is_refused_gives_the_reason(#[case] refused: Error, #[case] error: &str) {
-    let document = play(Script { refused: Some(refused), ..Script::default() }, hello()).await;
+    let document = play(Script::refused(refused), hello()).await;
     assert_eq!(document.error(), error);
 }
 
 #[rstest]
-#[case::while_watching(Script { lost: Some(Error::Unavailable("gone for 5 minutes".into())), ..Script::default() }, "ClusterUnavailable: gone for 5 minutes")]
+#[case::while_watching(Script::default().lost(Error::Unavailable("gone for 5 minutes".into())), "ClusterUnavailable: gone for 5 minutes")]
 #[case::while_reading(
-    Script { files: [("result.json".to_owned(), Err(Error::Unavailable("connection refused".into())))].into(), ..Script::exits(0) },
+    Script::exits(0).unreadable("result.json", Error::Unavailable("connection refused".into())),
     "ResultUnavailable: result.json could not be read: connection refused"
 )]
 #[case::with_its_pod(
-    Script { files: [("result.json".to_owned(), Err(Error::Gone("no such pod".into())))].into(), ..Script::exits(0) },
+    Script::exits(0).unreadable("result.json", Error::Gone("no such pod".into())),
     "PodDeleted: no such pod"
 )]
 #[tokio::test(start_paused = true)]
@@ -291,7 +292,7 @@ async fn a_pod_is_what_the_inputs_ask_for() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_a_call_deletes_its_pod() {
-    let pods = Arc::new(Memory::new(|_| Script::default().at(0, running())));
+    let pods = Arc::new(Memory::new(|_| Script::default().at(0, PodStatus::running())));
     let inputs = hello();
     let cancelled = tokio::time::timeout(Duration::from_secs(5), call(pods.clone(), &inputs)).await;
     assert!(cancelled.is_err(), "the container runs for ever");
@@ -357,20 +358,21 @@ async fn an_unknown_handler_is_refused_with_those_that_are_known() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_lives_no_longer_than_the_policy_allows() {
     let pods = Arc::new(Memory::new(|_| {
-        let mut ended = exited(137, "Error", "");
-        (ended.phase, ended.cause) = (Phase::Failed, cause("DeadlineExceeded", "the cluster's words"));
-        Script::default().at(0, running()).at(600_000, ended)
+        let mut ended = PodStatus::exited(137, "Error", "");
+        (ended.phase, ended.cause) = (Phase::Failed, Cause::new("DeadlineExceeded", "the cluster's words"));
+        Script::default().at(0, PodStatus::running()).at(600_000, ended)
     }));
-    let policy = Policy { max_timeout: Some(Duration::from_secs(600)), ..Policy::default() };
-    let app = App::new(shared_plugin(), pods.clone(), policy);
+    let policy = policy(|policy| policy.max_timeout = Some(Duration::from_secs(600)));
+    let runner = runner(pods.clone(), policy).await;
     let inputs = [json!({"image": "a"}), json!({"image": "a", "timeout": "1m"})];
     let [unlimited, limited] = inputs.map(|inputs| inputs.to_string());
-    let document = Document::parse(&app.call(app.ctx(), "run", &unlimited).await.document);
+    let document = Document::parse(&runner.call(runner.ctx(), "k8s", "run", &unlimited).await.text());
     assert_eq!(
         document.error(),
-        "Timeout: the pod was ended after 10m, the longest that this host's policy allows (max-timeout); have it do less"
+        "Timeout: the pod was ended after 10m, the longest that this host's policy allows (max-timeout); shorten its work, or raise the \
+         limit"
     );
-    let document = Document::parse(&app.call(app.ctx(), "run", &limited).await.document);
+    let document = Document::parse(&runner.call(runner.ctx(), "k8s", "run", &limited).await.text());
     assert!(document.error().starts_with("Timeout: the container ran longer than 1m"), "{document:?}");
     let lifetimes: Vec<u64> = pods.created().iter().map(|spec| spec.lifetime_ms).collect();
     assert_eq!(lifetimes, [600_000, (60 + 120 + 300) * 1000]);
@@ -378,12 +380,14 @@ async fn a_pod_lives_no_longer_than_the_policy_allows() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_for_its_turn_and_its_start_timeout_does_not_run_meanwhile() {
-    let pods = Arc::new(Memory::new(|_| Script::default().at(0, running()).at(600_000, exited(0, "Completed", ""))));
-    let policy = Policy { max_calls_per_namespace: NonZeroUsize::new(1), ..Policy::default() };
-    let app = App::new(shared_plugin(), pods.clone(), policy);
+    let pods = Arc::new(Memory::new(|_| {
+        Script::default().at(0, PodStatus::running()).at(600_000, PodStatus::exited(0, "Completed", ""))
+    }));
+    let policy = policy(|policy| policy.max_calls_per_namespace = NonZeroUsize::new(1));
+    let runner = runner(pods.clone(), policy).await;
     let call = |namespace| {
-        let (app, inputs) = (app.clone(), json!({"image": "a", "namespace": namespace}).to_string());
-        async move { Document::parse(&app.call(app.ctx(), "run", &inputs).await.document) }
+        let (runner, inputs) = (runner.clone(), json!({"image": "a", "namespace": namespace}).to_string());
+        async move { Document::parse(&runner.call(runner.ctx(), "k8s", "run", &inputs).await.text()) }
     };
     let most = async {
         tokio::time::sleep(Duration::from_secs(300)).await;
@@ -397,13 +401,16 @@ async fn a_call_waits_for_its_turn_and_its_start_timeout_does_not_run_meanwhile(
 #[tokio::test]
 async fn a_plugin_that_fails_has_a_document_that_says_so() {
     let mut limits = Limits::default();
-    limits.cpu_time = Duration::ZERO;
-    let plugin = Arc::new(loader().limits(limits).load(EMBEDDED).unwrap());
-    let app = App::new(plugin, Arc::new(Memory::new(|_| Script::exits(0))), Policy::default());
-    for (handler, error) in
-        [("run", "PluginFailed: the plugin used up its CPU time"), ("rum", "UnknownHandler: the app")]
-    {
-        let document = Document::parse(&app.call(app.ctx(), handler, r#"{"image": "a"}"#).await.document);
+    limits.pod_calls = 1;
+    let plugin = Arc::new(runtime(limits).load(EMBEDDED).unwrap());
+    let pods = Arc::new(Memory::new(|_| Script::exits(0)));
+    let runner = Runner::new(plugins([plugin]).await, pods, Policy::default());
+    for (app, handler, error) in [
+        ("k8s", "run", "PluginFailed: the plugin failed: it asked more of its pods than any call needs"),
+        ("k8s", "rum", "UnknownHandler: the app k8s has no handler \"rum\""),
+        ("k9s", "run", "UnknownHandler: this host has no app \"k9s\"; it has k8s"),
+    ] {
+        let document = Document::parse(&runner.call(runner.ctx(), app, handler, r#"{"image": "a"}"#).await.text());
         assert!(document.error().starts_with(error), "{document:?}");
     }
 }
@@ -429,7 +436,7 @@ fn the_component_imports_pods_and_clocks_and_nothing_else() {
 #[test]
 fn a_component_that_wants_more_is_refused() {
     let wat = r#"(component (import "wasi:filesystem/types@0.2.0" (instance)) (import "wasi:clocks/wall-clock@0.2.9" (instance)))"#;
-    let error = loader().load(&wat::parse_str(wat).unwrap()).err().expect("it wants files");
+    let error = runtime(Limits::default()).load(&wat::parse_str(wat).unwrap()).err().expect("it wants files");
     assert!(matches!(error, LoadError::NotGranted(_)));
     assert_eq!(
         error.to_string(),
@@ -461,7 +468,7 @@ async fn describe_of(body: &str) -> String {
     );
     let mut limits = Limits::default();
     limits.cpu_time = Duration::from_millis(200);
-    loader().limits(limits).load(&component_of(&module)).unwrap().describe().await.unwrap_err().to_string()
+    runtime(limits).load(&component_of(&module)).unwrap().describe().await.unwrap_err().to_string()
 }
 
 #[tokio::test]
@@ -496,7 +503,8 @@ mod cache {
     }
 
     fn load(dir: &tempfile::TempDir) {
-        let plugin = hops_k8s::plugin::Loader::default().cache(dir.path().join("hops")).load(EMBEDDED).unwrap();
+        let runtime = Runtime::new(Limits::default()).unwrap().cache(dir.path().join("hops"));
+        let plugin = runtime.load(EMBEDDED).unwrap();
         assert_eq!(plugin.inspection().exports.len(), 1);
     }
 
@@ -508,7 +516,7 @@ mod cache {
         for damage in [&b""[..], &whole[..40], &[&whole[..whole.len() - 1], b"x"].concat()] {
             fs::write(entry(&dir), damage).unwrap();
             load(&dir);
-            assert_eq!(fs::read(entry(&dir)).unwrap(), whole, "the entry is mended");
+            assert_eq!(fs::read(entry(&dir)).unwrap(), whole, "the entry is written anew");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The plugin and what was published of its contract.
+//! The plugin against the published versions of its contract.
 
 #[path = "../host/build/component.rs"]
 mod component;
@@ -8,6 +8,7 @@ use rstest::rstest;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use wit_component::ComponentEncoder;
 use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve, WorldId};
 
@@ -25,7 +26,7 @@ fn published() -> Vec<PathBuf> {
     versions.map(|version| version.unwrap().path()).collect()
 }
 
-/// A plugin that imports and exports all that a contract has.
+/// A plugin that imports and exports everything in a contract.
 fn plugin_of(folder: &Path) -> Vec<u8> {
     let (resolve, world) = contract(folder);
     let mut module = wit_component::dummy_module(&resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync));
@@ -54,14 +55,14 @@ fn a_plugin_runs_in_hosts_of_every_published_version() {
 
 #[rstest]
 #[case::nothing("", "", true)]
-#[case::an_export_more("  /// All that is wrong", "  more: func();\n  /// All that is wrong", true)]
-#[case::an_import_more("    /// Deletes the pod and", "    more: func();\n    /// Deletes the pod and", false)]
-#[case::an_export_renamed("  describe: func() -> description;", "  tell: func() -> description;", false)]
-#[case::a_field_more("    deleted: bool,", "    deleted: bool,\n    more: bool,", false)]
-#[case::a_field_less("    waits-for-room: bool,", "", false)]
-#[case::a_case_more("enum phase { pending,", "enum phase { more, pending,", false)]
-#[case::another_type("exit-code: s32", "exit-code: u32", false)]
-#[case::another_name("unschedulable: option<string>", "unscheduled: option<string>", false)]
+#[case::an_added_export("  /// Everything that is wrong", "  more: func();\n  /// Everything that is wrong", true)]
+#[case::an_added_import("    /// Deletes the pod and", "    more: func();\n    /// Deletes the pod and", false)]
+#[case::a_renamed_export("  describe: func() -> description;", "  tell: func() -> description;", false)]
+#[case::an_added_field("    deleted: bool,", "    deleted: bool,\n    more: bool,", false)]
+#[case::a_removed_field("    waits-for-room: bool,", "", false)]
+#[case::an_added_case("enum phase { pending,", "enum phase { more, pending,", false)]
+#[case::a_changed_type("exit-code: s32", "exit-code: u32", false)]
+#[case::a_renamed_field("unschedulable: option<string>", "unscheduled: option<string>", false)]
 fn a_change_that_breaks_hosts_is_found(#[case] old: &str, #[case] new: &str, #[case] runs: bool) {
     let changed = tempfile::tempdir().unwrap();
     let mut is_there = false;
@@ -72,18 +73,18 @@ fn a_change_that_breaks_hosts_is_found(#[case] old: &str, #[case] new: &str, #[c
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text.replacen(old, new, usize::from(!old.is_empty()))).unwrap();
     }
-    assert!(is_there, "wit/ has changed, and this case with it");
+    assert!(is_there, "wit/ does not contain {old:?}: change this case");
     let plugin = plugin_of(changed.path());
     for version in published() {
         assert_eq!(runs_in_host_of(&version, &plugin), runs);
     }
 }
 
-/// The other build is that of the host which these tests use, in the workspace's own folder.
+/// One build is the embedded plugin, which is built in the workspace's own folder; the other is made here.
 #[test]
 fn two_builds_in_different_folders_are_the_same() {
     if env::var_os("HOPS_K8S_PLUGIN").is_some() {
-        return println!("skipped: the plugin is that of HOPS_K8S_PLUGIN");
+        return println!("skipped: HOPS_K8S_PLUGIN names the plugin");
     }
     let elsewhere = tempfile::tempdir().unwrap();
     for part in ["Cargo.toml", "Cargo.lock", "plugin", "host", "wit", "tests"] {
@@ -91,6 +92,21 @@ fn two_builds_in_different_folders_are_the_same() {
     }
     let built = component::build(env!("CARGO").as_ref(), elsewhere.path(), &elsewhere.path().join("target")).unwrap();
     assert!(built == EMBEDDED, "{} bytes and {} bytes", built.len(), EMBEDDED.len());
+}
+
+/// A published crate carries the component, since whoever builds it need not have a target for it.
+#[test]
+fn the_packed_component_is_that_of_the_source() {
+    let packed = Path::new(WORKSPACE).join("host/k8s.wasm");
+    if env::var_os("UPDATE_COMPONENT").is_some() {
+        fs::write(&packed, EMBEDDED).unwrap();
+    }
+    let rustc = Command::new("rustc").arg("--version").output().unwrap().stdout;
+    let oldest = concat!("rustc ", env!("CARGO_PKG_RUST_VERSION"), ".");
+    if !rustc.starts_with(oldest.as_bytes()) || env::var_os("HOPS_K8S_PLUGIN").is_some() {
+        return println!("skipped: host/k8s.wasm is built with {oldest}*");
+    }
+    assert!(fs::read(&packed).unwrap() == EMBEDDED, "host/k8s.wasm is out of date: run `make component`, and commit it");
 }
 
 /// Copies the sources in a folder.

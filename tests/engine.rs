@@ -1,4 +1,4 @@
-//! Calls on a real Docker or Podman: the one in `DOCKER_HOST`, or on the usual sockets.
+//! Calls on a real Docker or Podman: at the address in `DOCKER_HOST`, or on the usual sockets.
 
 use hops_k8s::event::{Event, Events};
 use hops_k8s::plugin::CallCtx;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The engine, with a state directory of its own: what bears its id is this test's.
+/// The engine, with a state directory of this test's own: the containers with its id are this test's.
 struct Engine {
     pods: Arc<EnginePods>,
     state: TempDir,
@@ -67,13 +67,13 @@ async fn every_case_means_what_it_means_elsewhere() {
     engine.end().await;
 }
 
-/// As where the engine runs in a virtual machine, or this process as a user who may not look into its volumes.
+/// As where the engine runs in a virtual machine, or where this process may not read its volumes.
 #[test]
 #[ignore = "needs an engine"]
 fn every_case_is_the_same_where_volumes_are_out_of_sight() {
     let volumes = Path::new(docker(&["info", "--format", "{{.DockerRootDir}}"]).trim()).join("volumes");
     if std::fs::read_dir(&volumes).is_err() {
-        println!("they are out of sight already");
+        println!("the volumes are out of sight already");
         return;
     }
     let script = r#"mount -t tmpfs none "$0" && exec "$1" --ignored --exact every_case_means_what_it_means_elsewhere"#;
@@ -83,9 +83,9 @@ fn every_case_is_the_same_where_volumes_are_out_of_sight() {
 }
 
 async fn connect(state: &Path) -> Arc<EnginePods> {
-    let mut options = EngineOptions::default();
-    options.state_dir = Some(state.to_owned());
-    Arc::new(EnginePods::connect(options).await.unwrap_or_else(|error| panic!("{error}")))
+    Arc::new(
+        EnginePods::connect(EngineOptions::default().state_dir(state)).await.unwrap_or_else(|error| panic!("{error}")),
+    )
 }
 
 fn containers(state: &Path) -> Vec<String> {
@@ -166,7 +166,7 @@ async fn a_result_is_read_from_the_output_directory_only(
 
 #[tokio::test]
 #[ignore = "needs an engine"]
-async fn a_file_where_a_directory_should_be_is_no_result() {
+async fn a_file_in_the_place_of_a_directory_means_no_result() {
     let engine = Engine::start().await;
     let document = engine.call(json!({"command": ["touch", "/output/a"], "out_path": "a/b"})).await;
     assert_eq!((document.error(), document.body()), ("", ""));
@@ -175,7 +175,7 @@ async fn a_file_where_a_directory_should_be_is_no_result() {
 
 #[rstest]
 #[case::unknown_command(json!({"command": ["nope"]}), "StartError: exec: \"nope\": executable file not found in $PATH")]
-#[case::bad_image_name(json!({"image": "Bash:5"}), "InvalidImageName: \"Bash:5\" is no image name: ")]
+#[case::bad_image_name(json!({"image": "Bash:5"}), "InvalidImageName: \"Bash:5\" is not an image name: ")]
 #[case::too_little_memory(json!({"memory": "1Mi"}), "InvalidInputs: Minimum memory limit allowed is 6MB")]
 #[tokio::test]
 #[ignore = "needs an engine"]
@@ -390,7 +390,7 @@ async fn the_log_is_followed_while_the_container_runs() {
         (log, states)
     };
     let (result, (log, states)) = tokio::join!(running, watching);
-    assert_eq!(Document::parse(&result.unwrap()).error(), "");
+    assert_eq!(Document::parse(result.unwrap().text()).error(), "");
     assert_eq!(String::from_utf8(log).unwrap(), "out\nerr\nlast\n");
     let words: Vec<&str> = states
         .iter()
@@ -437,7 +437,7 @@ async fn what_a_killed_process_left_is_removed_and_what_a_live_one_runs_is_not()
     killed.kill().unwrap();
     killed.wait().unwrap();
 
-    // Another machine's, or another user's.
+    // The process of another machine or user has another state directory.
     let stranger = Engine::start().await;
     stranger.end().await;
     let mut both = [left, running.clone()];
@@ -466,8 +466,7 @@ async fn what_a_killed_process_left_is_removed_and_what_a_live_one_runs_is_not()
 #[case::unknown_scheme("ssh://somewhere", "forward the socket")]
 #[tokio::test]
 async fn an_engine_that_does_not_answer_is_named(#[case] host: &str, #[case] why: &str) {
-    let mut options = EngineOptions::default();
-    options.host = Some(host.into());
+    let mut options = EngineOptions::default().host(host);
     options.state_dir = None;
     let error = EnginePods::connect(options).await.err().unwrap().to_string();
     assert!(error.starts_with(&format!("the engine at {host} does not answer: ")), "{error}");

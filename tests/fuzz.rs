@@ -1,7 +1,7 @@
 //! Any text through the built component, whose stack and memory are not those of this process.
 
-use hops_k8s::pods::memory::{Memory, Script, exited};
-use hops_k8s::pods::{Error, PodSpec};
+use hops_k8s::pods::memory::{Memory, Script};
+use hops_k8s::pods::{Error, PodSpec, PodStatus};
 use hops_k8s_tests::{Document, call_text, plugin};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -15,7 +15,7 @@ const DEPTH: usize = 100_000;
 /// What a call with these inputs comes to, whose container writes this file; and the pod that was asked for.
 fn play(inputs: &str, path: &str, content: &[u8]) -> (Document, Option<PodSpec>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let script = Script::default().at(0, exited(0, "Completed", "")).file(path, content);
+    let script = Script::default().at(0, PodStatus::exited(0, "Completed", "")).file(path, content);
     let pods = Arc::new(Memory::new(move |_| script.clone()));
     let text = runtime.block_on(call_text(pods.clone(), inputs)).unwrap();
     assert!(pods.live() == 0 || pods.created().iter().any(|spec| spec.keep));
@@ -40,7 +40,7 @@ fn nesting_may_be_deep(#[case] open: &str, #[case] close: &str) {
 fn a_result_may_be_nested_deep(#[case] open: &str, #[case] close: &str) {
     let nest = open.repeat(DEPTH) + "[]" + &close.repeat(DEPTH);
     let pods = Arc::new(Memory::new(move |_| {
-        Script::default().at(0, exited(0, "Completed", "")).file("result.json", nest.clone())
+        Script::default().at(0, PodStatus::exited(0, "Completed", "")).file("result.json", nest.clone())
     }));
     let text = Runtime::new().unwrap().block_on(call_text(pods, r#"{"image":"a"}"#)).unwrap();
     assert!(text.ends_with(&format!(r#""body":"","json":{}[]{}}}"#, open.repeat(DEPTH), close.repeat(DEPTH))));
@@ -129,7 +129,7 @@ proptest! {
     #[test]
     fn any_sentence_of_the_host_stays_whole(why: String) {
         let runtime = Runtime::new().unwrap();
-        let script = Script { refused: Some(Error::Other(why.clone())), ..Script::default() };
+        let script = Script::refused(Error::Other(why.clone()));
         let pods = Arc::new(Memory::new(move |_| script.clone()));
         let text = runtime.block_on(call_text(pods, r#"{"image":"a"}"#)).unwrap();
         let document = Document::parse(&text);

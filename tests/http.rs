@@ -1,11 +1,11 @@
 //! The HTTP endpoints over real connections, with pods that play scripts.
 
-use hops_k8s::app::App;
-use hops_k8s::http::{Backend, BindError, Server};
-use hops_k8s::metrics::Metrics;
-use hops_k8s::pods::memory::{Memory, Script, exited, running};
+use hops_k8s::pods::PodStatus;
+use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::policy::{Patterns, Policy};
-use hops_k8s_tests::{Document, client::*, shared_plugin};
+use hops_k8s::serve::http::{BindError, Server, ServerOptions};
+use hops_k8s::serve::metrics::Metrics;
+use hops_k8s_tests::{Document, client::*, policy, runner};
 use rstest::rstest;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -29,21 +29,22 @@ struct Running {
 }
 
 /// Pods that end after as many milliseconds as their first argument says, with the exit code in their second.
-fn backend(concurrency: usize) -> (Arc<Memory>, Backend) {
+async fn options(concurrency: usize) -> (Arc<Memory>, ServerOptions) {
     let pods = Arc::new(Memory::new(|spec| {
         let number = |index: usize| spec.args.get(index).map_or(0, |text| text.parse().unwrap());
-        let end = exited(i32::try_from(number(1)).unwrap(), "Completed", "");
-        Script::default().at(0, running()).at(number(0), end).file("result.json", "{\"a\": 1.10}")
+        let end = PodStatus::exited(i32::try_from(number(1)).unwrap(), "Completed", "");
+        Script::default().at(0, PodStatus::running()).at(number(0), end).file("result.json", "{\"a\": 1.10}")
     }));
-    let app = App::new(shared_plugin(), pods.clone(), Policy::default());
-    let backend = Backend { apps: watch::channel(app).1, metrics: Arc::default(), concurrency };
-    (pods, backend)
+    let runner = runner(pods.clone(), Policy::default()).await;
+    let mut options = ServerOptions::new(watch::channel(runner).1, Arc::default());
+    options.concurrency = concurrency;
+    (pods, options)
 }
 
 impl Running {
     async fn start(concurrency: usize) -> Self {
-        let (pods, backend) = backend(concurrency);
-        let server = Server::bind(([127, 0, 0, 1], 0).into(), None, backend).await.unwrap();
+        let (pods, options) = options(concurrency).await;
+        let server = Server::bind(([127, 0, 0, 1], 0).into(), None, options).await.unwrap();
         Self::of(server, pods, Duration::from_secs(5))
     }
 
@@ -187,9 +188,9 @@ async fn no_call_is_taken_without_room_and_a_client_that_goes_takes_its_pod_alon
 
 #[tokio::test]
 async fn calls_of_the_queue_take_room_too() {
-    let (_, backend) = backend(1);
-    let metrics: Arc<Metrics> = backend.metrics.clone();
-    let server = Server::bind(([127, 0, 0, 1], 0).into(), None, backend).await.unwrap();
+    let (_, options) = options(1).await;
+    let metrics: Arc<Metrics> = options.metrics.clone();
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), None, options).await.unwrap();
     let server = Running::of(server, Arc::new(Memory::new(|_| Script::default())), Duration::ZERO);
     metrics.call_started();
     assert_eq!(server.post(RUN, &[], &inputs(0, 0)).await.status, 429);
@@ -199,10 +200,11 @@ async fn calls_of_the_queue_take_room_too() {
 
 #[tokio::test]
 async fn a_policy_that_is_replaced_holds_for_the_calls_that_begin_afterwards() {
-    let (pods, backend) = backend(10);
-    let app = backend.apps.borrow().clone();
-    let (apps, receiver) = watch::channel(app.clone());
-    let server = Server::bind(([127, 0, 0, 1], 0).into(), None, Backend { apps: receiver, ..backend }).await.unwrap();
+    let (pods, mut options) = options(10).await;
+    let runner = options.runners.borrow().clone();
+    let (runners, receiver) = watch::channel(runner.clone());
+    options.runners = receiver;
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), None, options).await.unwrap();
     let server = Running::of(server, pods, Duration::ZERO);
     let before = tokio::spawn({
         let address = server.address;
@@ -210,19 +212,21 @@ async fn a_policy_that_is_replaced_holds_for_the_calls_that_begin_afterwards() {
     });
     server.live(1).await;
 
-    let policy = |images: &[&str], most| Policy {
-        images: Some(Patterns::new(images).unwrap()),
-        max_calls: NonZeroUsize::new(most),
-        ..Policy::default()
+    let policy = |images: &[&str], most| {
+        policy(|policy| {
+            policy.images = Some(Patterns::new(images).unwrap());
+            policy.max_calls = NonZeroUsize::new(most);
+        })
     };
-    apps.send_replace(app.replaced(app.plugin.clone(), policy(&["ghcr.io/acme/*"], 2)));
+    let replace = |policy| runners.send_replace(runner.replaced(runner.plugins().clone(), policy));
+    replace(policy(&["ghcr.io/acme/*"], 2));
     let denied = Document::parse(&server.post(RUN, &[], &inputs(0, 0)).await.body);
     assert!(
         denied.error().starts_with("PolicyDenied: the image \"bash\" is from docker.io/library/bash, "),
         "{denied:?}"
     );
     // The call from before counts.
-    apps.send_replace(app.replaced(app.plugin.clone(), policy(&["**"], 1)));
+    replace(policy(&["**"], 1));
     let refused = server.post(RUN, &[], &inputs(0, 0)).await;
     assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
     assert_eq!(Document::parse(&before.await.unwrap().body).error(), "");
@@ -231,9 +235,9 @@ async fn a_policy_that_is_replaced_holds_for_the_calls_that_begin_afterwards() {
 
 #[tokio::test]
 async fn without_a_token_only_this_machine_may_call() {
-    let open = Server::bind(([0, 0, 0, 0], 0).into(), None, backend(1).1).await;
+    let open = Server::bind(([0, 0, 0, 0], 0).into(), None, options(1).await.1).await;
     let Err(error @ BindError::NoToken(_)) = open else { panic!("this must not be bound") };
-    assert!(error.to_string().contains("set HOPS_TOKEN or --token-file"), "{error}");
+    assert!(error.to_string().contains("without a token everybody there could run containers"), "{error}");
     let server = Running::start(1).await;
     let from_a_page = server.post(RUN, &[("Origin", "http://example.com")], &inputs(0, 0)).await;
     assert_eq!(from_a_page.status, 403);
@@ -242,8 +246,8 @@ async fn without_a_token_only_this_machine_may_call() {
 
 #[tokio::test]
 async fn with_a_token_calls_need_it() {
-    let (pods, backend) = backend(1);
-    let server = Server::bind(([0, 0, 0, 0], 0).into(), Some("secret"), backend).await.unwrap();
+    let (pods, options) = options(1).await;
+    let server = Server::bind(([0, 0, 0, 0], 0).into(), Some("secret"), options).await.unwrap();
     let mut server = Running::of(server, pods, Duration::ZERO);
     server.address.set_ip([127, 0, 0, 1].into());
     for headers in [&[][..], &[("Authorization", "Bearer wrong")], &[("Authorization", "Basic secret")]] {
@@ -263,8 +267,8 @@ async fn with_a_token_calls_need_it() {
 
 #[tokio::test]
 async fn readiness_says_what_is_missing() {
-    let (pods, backend) = backend(1);
-    let server = Server::bind(([127, 0, 0, 1], 0).into(), None, backend).await.unwrap();
+    let (pods, options) = options(1).await;
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), None, options).await.unwrap();
     let server = server
         .check("queue", || async { Ok(()) })
         .check("cluster", || async { Err("the API server does not answer".to_owned()) });
@@ -278,8 +282,8 @@ async fn readiness_says_what_is_missing() {
 
 #[tokio::test]
 async fn what_ends_within_the_drain_time_is_answered_and_the_rest_is_cancelled() {
-    let (pods, backend) = backend(10);
-    let server = Server::bind(([127, 0, 0, 1], 0).into(), None, backend).await.unwrap();
+    let (pods, options) = options(10).await;
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), None, options).await.unwrap();
     let server = Running::of(server, pods, Duration::from_millis(1500));
     let call = |millis| {
         let address = server.address;

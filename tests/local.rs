@@ -62,16 +62,66 @@ fn the_root_of_a_rootless_container_can_run_calls() {
     assert_eq!((status, &*stdout), (Some(0), "inside"));
 }
 
-#[test]
-fn where_the_kernel_refuses_sandboxes_the_error_names_what_is_missing() {
+/// Runs a call as a user who is not root, may create no cgroups, and may open few files.
+fn as_user(inputs: &Value) -> Document {
+    let dir = dir_with(&[("a.json", &inputs.to_string())]);
+    let program = dir.path().join("hops");
+    fs::copy(hops(), &program).unwrap();
+    let mut command = Command::new("setpriv");
+    if Command::new("id").arg("-u").output().unwrap().stdout == b"0\n" {
+        let chown = Command::new("chown").args(["-R", "4711:4711"]).arg(dir.path()).status().unwrap();
+        assert!(chown.success());
+        command.args(["--reuid", "4711", "--regid", "4711", "--clear-groups"]);
+    }
+    command.args(["sh", "-c", r#"ulimit -n 256; exec "$0" run --quiet --local=process a.json"#]).arg(&program);
+    command.current_dir(dir.path());
+    for name in ["HOME", "TMPDIR", "XDG_CACHE_HOME"] {
+        command.env(name, dir.path());
+    }
+    let Output { stdout, stderr, .. } = command.output().unwrap();
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("hops-pod-")), "{left:?}");
+    assert!(!stdout.is_empty(), "{}", String::from_utf8(stderr).unwrap());
+    Document::parse(&String::from_utf8(stdout).unwrap())
+}
+
+#[rstest]
+#[case::memory(
+    "perl -e '$x = \"x\" x 2e9'; echo survived",
+    "OOMKilled: the container ran into its memory limit of 1Gi"
+)]
+#[case::memory_of_a_background_process("perl -e '$x = \"x\" x 2e9; sleep 60' & wait", "OOMKilled: ")]
+#[case::processes(
+    "perl -e 'for (1..3000) { defined(my $pid = fork) or exit 9; $pid or sleep(60), exit }'",
+    "Error: container exited with code 9"
+)]
+#[case::output(
+    "head -c 2G /dev/zero > /output/x; sleep 60",
+    "Evicted: the output directory took up more than its limit of 1073741824 bytes"
+)]
+#[case::rights("mkdir -p /output/a/b && touch /output/a/b/c && chmod 0 /output/a/b /output/a", "")]
+#[case::deep_directories("cd /output; perl -e 'for (1..1000) { mkdir \"d\"; chdir \"d\" }'", "")]
+fn limits_hold_for_a_user_without_cgroups(#[case] script: &str, #[case] error: &str) {
+    let mut inputs = bash(script);
+    inputs["memory"] = "1Gi".into();
+    let document = as_user(&inputs);
+    assert!(document.error().starts_with(error), "{}", document.error());
+    assert_eq!(document.error().is_empty(), error.is_empty(), "{}", document.error());
+}
+
+#[rstest]
+#[case::users("user")]
+#[case::networks("net")]
+fn where_the_kernel_refuses_sandboxes_the_error_names_what_is_missing(#[case] kind: &str) {
     let dir = dir_with(&[("a.json", &bash("true").to_string())]);
-    let script = r#"echo 0 > /proc/sys/user/max_user_namespaces
+    let script = r#"echo 0 > /proc/sys/user/max_KIND_namespaces
         exec setpriv --bounding-set -all --inh-caps=-all --no-new-privs "$0" run --quiet --local=process a.json"#;
-    let (status, stdout) = as_rootless_root(dir.path(), script);
+    let (status, stdout) = as_rootless_root(dir.path(), &script.replace("KIND", kind));
     assert_eq!(status, Some(1));
     let error = Document::parse(&stdout).error().to_owned();
     assert!(error.starts_with("Error: no sandbox: the kernel refuses a user namespace"), "{error}");
-    assert!(error.ends_with("\"sysctl -w user.max_user_namespaces=15000\", as root, allows it"), "{error}");
+    let advice = format!("\"sysctl -w user.max_{kind}_namespaces=15000\", as root, allows it");
+    assert!(error.ends_with(&advice), "{error}");
 }
 
 const THREE: &str = r#"
@@ -244,8 +294,10 @@ fn a_batch_of_a_thousand_keeps_memory_flat() {
     let mut child = command(dir.path(), &arguments).spawn().unwrap();
     let out = dir.path().join("out.jsonl");
     let mut peaks = vec![];
+    let start = Instant::now();
     for enough in [200, 900] {
         while fs::read_to_string(&out).unwrap_or_default().lines().count() < enough {
+            assert!(start.elapsed() < Duration::from_secs(300), "it takes more than 300 s");
             assert!(child.try_wait().unwrap().is_none(), "it ended early");
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -44,7 +44,7 @@ fn home(files: &[(&str, &str)]) -> TempDir {
 }
 
 #[rstest]
-#[case::nothing("", &[], &[], "no cluster: ")]
+#[case::nothing("", &[], &[], "no cluster is known: ")]
 #[case::file("kubeconfig: /file\n", &[], &[], "the kubeconfig /file cannot be used")]
 #[case::later_layout("k8s: {kubeconfig: /file}\n", &[], &[], "the kubeconfig /file cannot be used")]
 #[case::environment_beats_file("kubeconfig: /file\n", &[("HOPS_KUBECONFIG", "/env")], &[], "the kubeconfig /env ")]

@@ -1,17 +1,21 @@
-//! The vectors in this crate's own host.
+//! The vectors in the host of this repository, and whether they are enough for other hosts.
 
-use hops_k8s::clocks::ClocksCtx;
+use hops_k8s::document::CallResult;
+use hops_k8s::imports::clocks::ClocksCtx;
 use hops_k8s::plugin::{CallCtx, CallError};
 use hops_k8s::pods::memory::Memory;
 use hops_k8s::policy::Policy;
 use hops_k8s_tests::plugin;
 use hops_k8s_tests::vector::{self, Vector};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use wit_parser::{Resolve, TypeDefKind};
 
-/// With `HOPS_UPDATE_VECTORS` set, the files are given what this host makes of them, for you to look at.
+/// With `HOPS_UPDATE_VECTORS` set, the results of this host are written into the files, for you to review.
 #[tokio::test(start_paused = true)]
 async fn every_vector_gives_its_result() {
     let is_update = std::env::var_os("HOPS_UPDATE_VECTORS").is_some();
@@ -34,7 +38,7 @@ async fn every_vector_gives_its_result() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// The result or the call error, the specs of the pods, and how many are left.
+/// Returns the result or the call error, the specs of the pods, and how many pods are left.
 async fn play(vector: &Vector) -> (Result<String, Value>, Vec<Value>, usize) {
     let script = vector.script();
     let pods = Arc::new(Memory::new(move |_| script.clone()));
@@ -47,11 +51,76 @@ async fn play(vector: &Vector) -> (Result<String, Value>, Vec<Value>, usize) {
         CallError::UnknownHandler(message) => json!({"unknown-handler": message}),
         error => panic!("{}: {error}", vector.name),
     });
-    (called, pods.created().iter().map(vector::spec).collect(), pods.live())
+    (called.map(CallResult::into_text), pods.created().iter().map(vector::spec).collect(), pods.live())
+}
+
+/// What `vectors/README.md` says about `check`.
+#[tokio::test(start_paused = true)]
+async fn check_finds_the_problems_that_the_result_reports() {
+    for vector in Vector::all() {
+        let Ok(problems) = plugin().check(&vector.handler, vector.inputs()).await else {
+            assert!(vector.call_error.is_some(), "{}", vector.name);
+            continue;
+        };
+        let (result, specs, _) = play(&vector).await;
+        assert_eq!(specs.is_empty(), !problems.is_empty(), "{}", vector.name);
+        if !problems.is_empty() {
+            let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+            let document: Value = serde_json::from_str(&result.unwrap()).unwrap();
+            assert_eq!(document["hops"]["error"], format!("InvalidInputs: {}", messages.join("; ")), "{}", vector.name);
+        }
+    }
+}
+
+/// A host that translates all vectors translates every case and every field of the contract.
+#[test]
+fn the_vectors_use_everything_in_the_contract() {
+    let mut resolve = Resolve::default();
+    resolve.push_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
+    let (mut answers, mut requests) = (BTreeSet::new(), BTreeSet::new());
+    for (_, kind) in &resolve.types {
+        let names: Vec<String> = match &kind.kind {
+            TypeDefKind::Record(record) => record.fields.iter().map(|field| field.name.clone()).collect(),
+            TypeDefKind::Enum(of) => of.cases.iter().map(|case| case.name.clone()).collect(),
+            TypeDefKind::Variant(variant) => variant.cases.iter().map(|case| case.name.clone()).collect(),
+            _ => continue,
+        };
+        match kind.name.as_deref().unwrap() {
+            "phase" | "cause" | "terminated" | "container-state" | "pod-status" | "rule" | "refusal" | "excess"
+            | "error" => answers.extend(names),
+            "pod-spec" => requests.extend(names),
+            // A file is a part of `pod-spec`. The others are not part of what pods answer.
+            "file" | "datetime" | "handler" | "description" | "problem" | "call-error" => {}
+            other => panic!("decide whether the vectors have to use {other}"),
+        }
+    }
+    assert!(answers.contains("quota-exceeded") && requests.contains("node-selector"));
+    for vector in Vector::all() {
+        let vector: Value = serde_json::from_str(&vector.text).unwrap();
+        remove_words(&vector["pod"], &mut answers);
+        let is_set = |value: &Value| ![json!(""), json!([]), json!(false), Value::Null].contains(value);
+        requests.retain(|name| !is_set(&vector["spec"][name]));
+    }
+    assert_eq!((answers, requests), (BTreeSet::new(), BTreeSet::new()), "no vector uses these");
+}
+
+/// Removes the keys and the strings in `value` from `names`.
+fn remove_words(value: &Value, names: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) => _ = names.remove(text),
+        Value::Array(items) => items.iter().for_each(|item| remove_words(item, names)),
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                names.remove(key);
+                remove_words(value, names);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn update(vector: &Vector, found: &Result<String, Value>, spec: Option<&Value>) {
-    // As pairs, so that their order stays.
+    // The text is edited and not written anew, so that the order of the keys stays.
     let mut text = vector.text.trim_end().trim_end_matches('}').trim_end().to_owned();
     for key in ["spec", "result", "call-error"] {
         if let Some(at) = text.find(&format!(",\n  \"{key}\":")) {
@@ -74,9 +143,9 @@ fn update(vector: &Vector, found: &Result<String, Value>, spec: Option<&Value>) 
     std::fs::write(path, text + "\n}\n").unwrap();
 }
 
-/// Nothing a host does takes time here, so that what is left is the host's own.
+/// The pods take no time here: what is measured is the host.
 #[tokio::test]
-#[ignore = "measures, and tests nothing"]
+#[ignore = "a measurement, not a test"]
 async fn overhead() {
     let vectors = Vector::all();
     let vector = vectors.iter().find(|vector| vector.name == "immediate").unwrap();

@@ -3,14 +3,14 @@
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::pull;
 use futures::StreamExt;
-use hops_k8s::app::App;
-use hops_k8s::metrics::Metrics;
-use hops_k8s::pods::Pods;
-use hops_k8s::pods::memory::{Memory, Script, exited, running};
+use hops_k8s::pods::memory::{Memory, Script};
+use hops_k8s::pods::{PodStatus, Pods};
 use hops_k8s::policy::{Patterns, Policy};
-use hops_k8s::worker::{QueueError, Worker, WorkerOptions};
+use hops_k8s::runner::Runner;
+use hops_k8s::serve::metrics::Metrics;
+use hops_k8s::serve::worker::{QueueError, Worker, WorkerOptions};
 use hops_k8s_tests::nats::{Installation, Server};
-use hops_k8s_tests::shared_plugin;
+use hops_k8s_tests::{policy, runner};
 use rstest::rstest;
 use serde_json::json;
 use std::num::NonZeroUsize;
@@ -34,8 +34,8 @@ fn pods() -> Arc<Memory> {
     Arc::new(Memory::new(|spec| {
         let millis = spec.args[0].parse().unwrap();
         Script::default()
-            .at(0, running())
-            .at(millis, exited(0, "Completed", ""))
+            .at(0, PodStatus::running())
+            .at(millis, PodStatus::exited(0, "Completed", ""))
             .file("result.json", spec.args[1].clone())
     }))
 }
@@ -44,8 +44,8 @@ fn inputs(millis: u64, result: &str) -> String {
     json!({"image": "bash", "args": [millis.to_string(), result]}).to_string()
 }
 
-fn apps(pods: Arc<dyn Pods>) -> watch::Receiver<App> {
-    watch::channel(App::new(shared_plugin(), pods, Policy::default())).1
+async fn runners(pods: Arc<dyn Pods>) -> watch::Receiver<Runner> {
+    watch::channel(runner(pods, Policy::default()).await).1
 }
 
 /// A worker that runs in the background.
@@ -57,7 +57,7 @@ struct Running {
 
 impl Running {
     async fn start(options: WorkerOptions, pods: Arc<dyn Pods>) -> Self {
-        Self::of(Worker::connect(options, apps(pods), Arc::new(Metrics::default())).await.unwrap())
+        Self::of(Worker::connect(options, runners(pods).await, Arc::new(Metrics::default())).await.unwrap())
     }
 
     fn of(worker: Worker) -> Self {
@@ -323,13 +323,14 @@ async fn what_the_policy_does_not_let_run_yet_stays_in_the_queue() {
     let server = Server::start(MIB);
     let installation = Installation::start(&server).await;
     let pods = pods();
-    let policy = |most, namespaces: &[&str]| Policy {
-        max_calls: NonZeroUsize::new(most),
-        namespaces: Some(Patterns::new(namespaces).unwrap()),
-        ..Policy::default()
+    let policy = |most, namespaces: &[&str]| {
+        policy(|policy| {
+            policy.max_calls = NonZeroUsize::new(most);
+            policy.namespaces = Some(Patterns::new(namespaces).unwrap());
+        })
     };
-    let app = App::new(shared_plugin(), pods.clone(), policy(2, &["**"]));
-    let (apps, receiver) = watch::channel(app.clone());
+    let runner = runner(pods.clone(), policy(2, &["**"])).await;
+    let (runners, receiver) = watch::channel(runner.clone());
     let worker = Running::of(Worker::connect(options(&server), receiver, Arc::default()).await.unwrap());
     for number in 0..5 {
         installation.request("seq", &format!("call-{number}"), inputs(4000, "[]")).await;
@@ -341,7 +342,7 @@ async fn what_the_policy_does_not_let_run_yet_stays_in_the_queue() {
     assert_eq!((pods.live(), worker.worker.in_flight()), (2, 2));
     assert_eq!(installation.consumer().await.cached_info().num_pending, 3);
 
-    apps.send_replace(app.replaced(shared_plugin(), policy(5, &["team-*"])));
+    runners.send_replace(runner.replaced(runner.plugins().clone(), policy(5, &["team-*"])));
     for number in 2..5 {
         let document = installation.awaited("seq", &format!("call-{number}")).await;
         assert!(document.error().starts_with("PolicyDenied: the namespace \"default\" is none of "), "{document:?}");
@@ -359,7 +360,8 @@ async fn what_the_policy_does_not_let_run_yet_stays_in_the_queue() {
 async fn why_there_is_no_queue_is_said_without_the_password() {
     let server = Server::start(MIB);
     let connect = |url: String| async {
-        let connected = Worker::connect(WorkerOptions::new(url, server.account()), apps(pods()), Arc::default()).await;
+        let connected =
+            Worker::connect(WorkerOptions::new(url, server.account()), runners(pods()).await, Arc::default()).await;
         let error = connected.err().expect("there is none");
         assert!(!error.to_string().contains("xyz"), "{error}");
         error

@@ -5,7 +5,6 @@
 
 use async_trait::async_trait;
 use hops_k8s::plugin::{CallCtx, EMBEDDED, Plugin};
-use hops_k8s::pods::memory::{exited, running};
 use hops_k8s::pods::{Error, Excess, Identity, Pod, PodSpec, PodStatus, Pods};
 use hops_k8s::policy::Policy;
 use std::io::ErrorKind;
@@ -69,13 +68,13 @@ impl Pod for ChildPod {
         match self.told {
             Told::Nothing => {
                 self.told = Told::Running;
-                Ok(running())
+                Ok(PodStatus::running())
             }
             Told::Running => {
                 let status = self.child.wait().await.map_err(|error| Error::Other(error.to_string()))?;
                 self.told = Told::End;
                 let code = status.code().unwrap_or(137);
-                Ok(exited(code, if code == 0 { "Completed" } else { "Error" }, &self.tail_logs(20).await?))
+                Ok(PodStatus::exited(code, if code == 0 { "Completed" } else { "Error" }, &self.tail_logs(20).await?))
             }
             Told::End => std::future::pending().await,
         }

@@ -3,10 +3,10 @@
 //!     cargo run --example own_store
 
 use hops_k8s::bindings::K8sApp;
-use hops_k8s::clocks::{self, ClocksCtx, ClocksView};
+use hops_k8s::imports::clocks::{self, ClocksCtx, ClocksView};
+use hops_k8s::imports::pods::{self, PodsCtx, PodsCtxView, PodsView};
 use hops_k8s::plugin::EMBEDDED;
 use hops_k8s::pods::memory::{Memory, Script};
-use hops_k8s::pods::{self, PodsCtx, PodsCtxView, PodsView};
 use hops_k8s::policy::Policy;
 use std::sync::Arc;
 use wasmtime::component::{Component, Linker, ResourceTable};

@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn run(State(service): State<Service>, inputs: String) -> (StatusCode, String) {
     let ctx = CallCtx::new(service.pods, service.policy);
     match service.plugin.call(ctx, "run", &inputs).await {
-        Ok(document) => (StatusCode::OK, document),
+        Ok(result) => (StatusCode::OK, result.into_text()),
         Err(CallError::UnknownHandler(why)) => (StatusCode::NOT_FOUND, why),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }

@@ -3,10 +3,10 @@
 #![allow(missing_docs, reason = "generated from wit/, where every item is documented")]
 
 wasmtime::component::bindgen!({
-    path: "../wit",
+    path: "wit",
     world: "k8s-app",
     imports: { default: async | trappable },
     exports: { default: async },
-    with: { "hiphops:k8s/pods.pod": crate::pods::PodHandle },
+    trappable_error_type: { "hiphops:k8s/pods.error" => crate::error::TrappableError },
     additional_derives: [PartialEq, Eq],
 });

@@ -1,23 +1,27 @@
-//! The capability `pods`: what a plugin can have run, on whatever is behind it.
+//! The capability `pods`: what plugins can have run, on whatever stands behind it.
 //!
-//! [`Pods`] is the seam of backends. Each is one folder beside this file.
+//! A backend implements [`Pods`] and [`Pod`]. Each has a folder beside this file, and none knows another.
 
-mod contract;
+#[cfg(any(feature = "engine", feature = "kube"))]
+mod causes;
+#[cfg(feature = "engine")]
 pub mod engine;
-mod host;
 mod identity;
+#[cfg(feature = "kube")]
 pub mod kube;
-mod limits;
 pub mod memory;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "process", target_os = "linux"))]
 pub mod process;
+mod quantity;
+pub(crate) mod reference;
+#[cfg(any(feature = "engine", feature = "process"))]
+mod resources;
+mod status;
 
-pub use crate::bindings::hiphops::k8s::pods::{
-    Cause, ContainerState, Error, Excess, File, Phase, PodSpec, PodStatus, Refusal, Rule, Terminated,
-};
-pub use host::{HasPods, PodHandle, PodsCtx, PodsCtxView, PodsView, Retained, add_to_linker};
+pub use crate::bindings::hiphops::k8s::pods::{Cause, ContainerState, File, Phase, PodSpec, PodStatus, Terminated};
+pub use crate::error::{Error, Excess, Refusal, Rule};
 pub use identity::Identity;
-pub use limits::Quantity;
+pub use quantity::Quantity;
 
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -25,24 +29,24 @@ use std::pin::Pin;
 use std::time::SystemTime;
 use tokio::io::AsyncRead;
 
-/// The most of a log's end that is read, in bytes: its lines may be as long as a container likes.
-const MOST_LOG_BYTES: usize = 1 << 20;
+/// The most bytes that are read of a log's end: the container decides how long its lines are.
+pub(crate) const MOST_LOG_BYTES: usize = 1 << 20;
 
-/// A place where pods run.
+/// A backend: something that runs pods.
 #[async_trait]
 pub trait Pods: Send + Sync + 'static {
-    /// Creates a pod with its input files, and returns without waiting for it to start. Where there is a pod of this
-    /// identity already, and this place can find it, that one is it.
+    /// Creates a pod with its input files, and returns without waiting for it to start. A backend that can find a pod
+    /// of this identity adopts that one instead.
     ///
-    /// When the future is dropped before it is done, whatever it has created is deleted, unless its identity outlives
+    /// When the future is dropped before it is done, whatever it has created is deleted, unless the identity outlives
     /// the call.
     ///
     /// # Errors
     /// Why there is no pod. Faults that pass by themselves have been retried.
     async fn create(&self, spec: PodSpec, identity: Identity) -> Result<Box<dyn Pod>, Error>;
 
-    /// The pods whose identities have these labels, whoever created them, where this place keeps pods for longer than
-    /// its process lives. Not those that their calls asked to keep, nor those that are being deleted.
+    /// The pods with these labels of their identities, whoever created them. Pods that their calls asked to keep, and
+    /// pods that are being deleted, are left out. A backend whose pods end with its process has none.
     ///
     /// # Errors
     /// Why they cannot be listed.
@@ -50,41 +54,41 @@ pub trait Pods: Send + Sync + 'static {
         Ok(vec![])
     }
 
-    /// Deletes a pod that was found. That it is gone already is no error.
+    /// Deletes a pod that was found. It is not an error if the pod is gone already.
     ///
     /// # Errors
-    /// Why it is still there.
+    /// Why it still exists.
     async fn remove(&self, _pod: &FoundPod) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Returns when the pods that were dropped are deleted. To be called before the process ends.
+    /// Waits until the pods that were dropped are deleted. Call it before the process ends.
     async fn drained(&self) {}
 }
 
-/// A pod that nobody in this process need know of.
+/// A pod that a backend has found. This process need not have created it.
 #[derive(Clone, Debug)]
 pub struct FoundPod {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Which of all pods that ever had this name it is.
+    /// Tells it from other pods that had the same name before or after.
     pub uid: String,
     /// The annotations of its identity, and whatever others it has.
     pub annotations: BTreeMap<String, String>,
-    /// When it was created, by the clock of the place where it is.
+    /// When it was created, by the backend's clock.
     pub created: SystemTime,
 }
 
-/// A pod of one call. Dropping it deletes it, in the background, unless `keep` was set in its spec or its identity
+/// A pod of one call. Dropping it deletes the pod in the background, unless `keep` was set in its spec or its identity
 /// outlives the call.
 #[async_trait]
 pub trait Pod: Send + Sync {
     /// The pod's name, for messages.
     fn name(&self) -> &str;
 
-    /// Whether an earlier call of the same identity had created it.
+    /// Whether an earlier call of the same identity created it.
     fn is_adopted(&self) -> bool {
         false
     }
@@ -93,10 +97,10 @@ pub trait Pod: Send + Sync {
     /// loses nothing.
     ///
     /// # Errors
-    /// The status can no longer be known.
+    /// Why the status can no longer be known.
     async fn changed(&mut self) -> Result<PodStatus, Error>;
 
-    /// The bytes of a file below the output directory, or none if it does not exist.
+    /// The bytes of a file below the output directory, or `None` if it does not exist.
     ///
     /// # Errors
     /// [`Error::TooLarge`] if it has more than `limit` bytes; otherwise why it cannot be read.
@@ -117,31 +121,22 @@ pub trait Pod: Send + Sync {
     /// Deletes the pod and its input files, unless `keep` was set in its spec.
     ///
     /// # Errors
-    /// Why it is still there. Dropping the pod tries again.
+    /// Why it still exists. Dropping the pod tries again.
     async fn delete(&mut self) -> Result<(), Error>;
 }
 
-/// The status of a pod with which nothing is wrong, and without a container through which files are read.
+#[cfg(any(feature = "engine", feature = "process"))]
 fn status(phase: Phase, main: ContainerState) -> PodStatus {
-    PodStatus {
-        phase,
-        cause: Cause { reason: String::new(), message: String::new() },
-        unschedulable: None,
-        waits_for_room: false,
-        disruption: None,
-        deleted: false,
-        main,
-        sidecar: None,
-    }
+    PodStatus::new(phase, main)
 }
 
-/// A place without pods, for plugins that are asked about and not run.
+/// A backend without pods, for plugins that are asked about and not run.
 #[derive(Debug)]
 pub struct NoPods;
 
 #[async_trait]
 impl Pods for NoPods {
     async fn create(&self, _: PodSpec, _: Identity) -> Result<Box<dyn Pod>, Error> {
-        Err(Error::Other("this host gives out no pods".into()))
+        Err(Error::Other("this host has no pods".into()))
     }
 }

@@ -1,45 +1,60 @@
 //! What the host lets plugins do, whatever they ask for.
 
-mod in_flight;
 mod patterns;
+mod slots;
 
 pub use crate::pods::Quantity;
 pub use patterns::{PatternError, Patterns};
 
-pub(crate) use in_flight::{InFlight, Place};
+pub(crate) use slots::Slot;
 
+use crate::pods::reference::{Reference, excerpt};
 use crate::pods::{Error, Excess, PodSpec};
+use crate::shared::env;
+use slots::{Most, Slots};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-/// What every container is told by the plugin, and no call can choose.
-const OWN_ENV: [&str; 3] = ["HIPHOPS_INPUT_DIR", "HIPHOPS_OUTPUT_DIR", "HIPHOPS_RESULT_PATH"];
-
-/// Limits and permissions, checked below the plugin. What it does not name is denied.
+/// Limits and permissions, enforced below the plugin.
+///
+/// A policy also counts the pods of its calls, for the two limits of calls; clones share the count.
+///
+/// ```
+/// use hops_k8s::policy::{Patterns, Policy, Quantity};
+/// use std::num::NonZeroUsize;
+///
+/// let mut policy = Policy::default();
+/// policy.images = Some(Patterns::new(["docker.io/library/*"])?);
+/// policy.max_memory = Quantity::parse("1Gi");
+/// policy.max_calls = NonZeroUsize::new(100);
+/// # Ok::<(), hops_k8s::policy::PatternError>(())
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Policy {
-    /// The namespaces that pods may be in; none for any.
+    /// The namespaces that pods may be in; `None` for any.
     pub namespaces: Option<Patterns>,
-    /// The repositories that images may come from, with their registries; none for any.
+    /// The repositories that images may come from, with their registries; `None` for any.
     pub images: Option<Patterns>,
-    /// Whether images have to be named by their digests.
+    /// Whether images must be named by digest.
     pub require_digest: bool,
-    /// The most CPU that a call may ask for; none for any.
+    /// The most CPU that a call may ask for; `None` for any.
     pub max_cpu: Option<Quantity>,
-    /// The most memory that a call may ask for; none for any.
+    /// The most memory that a call may ask for; `None` for any.
     pub max_memory: Option<Quantity>,
-    /// How long a pod may live, whatever time its call asks for; none for as long as that.
+    /// How long a pod may live, whatever its call asks for; `None` for as long as the call asks.
     pub max_timeout: Option<Duration>,
-    /// The most that a call's input files may have in all, in bytes.
+    /// The most bytes that a call's input files may have in all.
     pub max_input_bytes: u64,
-    /// The most that a result file may have, in bytes.
+    /// The most bytes that a result file may have.
     pub max_result_bytes: u64,
     /// The most lines of a log that a plugin may read at once.
     pub max_log_lines: u32,
-    /// The most calls of an [`App`](crate::app::App) that have a pod at a time. The others wait.
+    /// The most calls that have a pod at a time; `None` for any number. The others wait, and their time to start does not
+    /// run meanwhile.
     pub max_calls: Option<NonZeroUsize>,
-    /// The same, for those with pods in one namespace.
+    /// The same, for calls with pods in one namespace.
     pub max_calls_per_namespace: Option<NonZeroUsize>,
     /// Whether calls may set environment variables.
     pub env: bool,
@@ -49,6 +64,7 @@ pub struct Policy {
     pub image_pull_secrets: bool,
     /// Whether calls may choose nodes.
     pub node_selector: bool,
+    slots: Slots,
 }
 
 impl Default for Policy {
@@ -71,11 +87,26 @@ impl Default for Policy {
             service_account: false,
             image_pull_secrets: false,
             node_selector: false,
+            slots: Slots::default(),
         }
     }
 }
 
 impl Policy {
+    /// This policy in the place of another: it goes on with the other's count, and its limits of calls hold for the calls
+    /// that wait under the other.
+    #[must_use]
+    pub fn in_place_of(mut self, other: &Policy) -> Self {
+        self.slots = other.slots.clone();
+        self.slots.replace(Most::of(&self));
+        self
+    }
+
+    /// Waits until a call may have a pod in this namespace.
+    pub(crate) async fn enter(&self, namespace: &str) -> Slot {
+        self.slots.enter(namespace, Most::of(self)).await
+    }
+
     pub(crate) fn check(&self, spec: &PodSpec) -> Result<(), Error> {
         self.denial(spec).map_or(Ok(()), |why| Err(Error::PolicyDenied(why)))?;
         let size = spec.input_files.iter().map(|file| file.content.len() as u64).sum();
@@ -93,18 +124,8 @@ impl Policy {
                 "the namespace {namespace:?} is none of this host's namespaces ({allowed}); choose one that is"
             ));
         }
-        let repository = patterns::repository(image);
-        if let Some(allowed) = self.images.as_ref().filter(|allowed| !allowed.admit(&repository)) {
-            return Some(format!(
-                "the image {image:?} is from {repository}, which is none of this host's images ({allowed}); use one \
-                 that is"
-            ));
-        }
-        if self.require_digest && !patterns::has_digest(image) {
-            return Some(format!(
-                "the image {image:?} has no digest, and this host requires one (require-digest); write it as \
-                 {repository}@sha256:…"
-            ));
+        if let Some(why) = self.denial_of_image(image) {
+            return Some(why);
         }
         for (what, asked, most) in [("cpu", cpu, &self.max_cpu), ("memory", memory, &self.max_memory)] {
             if let Some(most) = most.as_ref().filter(|most| !most.admits(asked)) {
@@ -113,7 +134,7 @@ impl Policy {
                 ));
             }
         }
-        let env: Vec<&str> = spec.env.iter().map(|(name, _)| &**name).filter(|name| !OWN_ENV.contains(name)).collect();
+        let env: Vec<&str> = spec.env.iter().map(|(name, _)| &**name).filter(|name| !env::ALL.contains(name)).collect();
         let nodes: Vec<String> = spec.node_selector.iter().map(|(label, value)| format!("{label}={value}")).collect();
         let asked = [
             ("env", env.join(", "), self.env),
@@ -124,6 +145,33 @@ impl Policy {
         let (name, asked, _) = asked.iter().find(|(_, asked, allowed)| !asked.is_empty() && !allowed)?;
         let key = name.replace('_', "-");
         Some(format!("this host does not allow {name} ({asked}); leave it out, or have its policy allow {key}"))
+    }
+
+    fn denial_of_image(&self, image: &str) -> Option<String> {
+        if self.images.is_none() && !self.require_digest {
+            return None;
+        }
+        let name = excerpt(image);
+        let reference = match Reference::parse(image) {
+            Ok(reference) => reference,
+            Err(why) => {
+                return Some(format!(
+                    "the image {name:?} is not a reference to an image: {why}; name it as in docker.io/library/bash:5"
+                ));
+            }
+        };
+        let repository = reference.repository();
+        if let Some(allowed) = self.images.as_ref().filter(|allowed| !allowed.admit(&repository)) {
+            return Some(format!(
+                "the image {name:?} is from {repository}, which is none of this host's images ({allowed}); use one that is"
+            ));
+        }
+        (self.require_digest && reference.digest().is_none()).then(|| {
+            format!(
+                "the image {name:?} has no digest, and this host requires one (require-digest); write it as \
+                 {repository}@sha256:…"
+            )
+        })
     }
 }
 

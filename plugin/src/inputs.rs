@@ -1,31 +1,24 @@
-//! The inputs of `k8s_run`: JSON text → checked inputs with their defaults filled in, or all that is wrong.
+//! The inputs of `k8s_run`: JSON text → checked inputs with defaults, or everything that is wrong with them.
 
 mod json;
-mod quantity;
 
 pub use crate::bindings::exports::hiphops::app::app::Problem;
+use crate::shared::env;
+use crate::shared::quantity::Amount;
 use json::Json;
-use quantity::Nanos;
 use serde_json::value::RawValue;
 use std::time::Duration;
 
 /// JSON Schema of the inputs object.
 pub const SCHEMA: &str = include_str!("inputs/schema.json");
 
-/// What the container finds in its environment whatever the inputs say.
-pub const ENV_INPUT_DIR: &str = "HIPHOPS_INPUT_DIR";
-/// See [`ENV_INPUT_DIR`].
-pub const ENV_OUTPUT_DIR: &str = "HIPHOPS_OUTPUT_DIR";
-/// See [`ENV_INPUT_DIR`]. Relative to the output directory, as `out_path` is.
-pub const ENV_RESULT_PATH: &str = "HIPHOPS_RESULT_PATH";
-
-/// Beyond this, the object is something else than inputs, and not worth a message for each name.
-const MOST_NAMES: usize = 100;
+/// An object with more names is not meant as inputs: one message says so, instead of one for each name.
+const MAX_NAMES: usize = 100;
 const START_TIMEOUT: Duration = Duration::from_secs(120);
-/// Below this, a memory limit is a slip: no container starts with less.
-const LEAST_MEMORY: Nanos = Nanos::of(1024 * 1024);
+/// No container starts with less: a smaller limit is a mistake.
+const MIN_MEMORY: Amount = Amount::of(1024 * 1024);
 
-/// Checked inputs. Directories and paths are normalized: no `.` segments, no trailing slash.
+/// Checked inputs. Directories and paths have no `.` segment and no trailing slash.
 #[derive(Debug, PartialEq)]
 pub struct Inputs {
     /// The container's image.
@@ -38,7 +31,7 @@ pub struct Inputs {
     pub namespace: String,
     /// Absolute.
     pub in_dir: String,
-    /// Name relative to `in_dir`, content.
+    /// Paths relative to `in_dir`, with their contents.
     pub in_files: Vec<(String, String)>,
     /// Absolute.
     pub out_dir: String,
@@ -48,26 +41,26 @@ pub struct Inputs {
     pub cpu: String,
     /// A Kubernetes quantity.
     pub memory: String,
-    /// Whether the pod stays.
+    /// Whether the pod is left in the cluster after the call.
     pub skip_cleanup: bool,
-    /// Name, value.
+    /// Names and values.
     pub env: Vec<(String, String)>,
-    /// The longest that the container may run.
+    /// How long the container may run.
     pub timeout: Option<Duration>,
-    /// The longest until it runs.
+    /// How long the container may take to start.
     pub start_timeout: Duration,
     /// The Kubernetes service account to run as.
     pub service_account: Option<String>,
     /// Secrets to pull the image with.
     pub image_pull_secrets: Vec<String>,
-    /// Label, value.
+    /// Labels and values.
     pub node_selector: Vec<(String, String)>,
 }
 
 /// Checks the inputs of a call.
 ///
 /// # Errors
-/// All problems, in the order in which they stand in the text.
+/// All problems, in the order of the inputs in the text.
 pub fn parse(text: &str) -> Result<Inputs, Vec<Problem>> {
     let mut fields = Fields::new(text)?;
     let inputs = Inputs {
@@ -93,30 +86,42 @@ pub fn parse(text: &str) -> Result<Inputs, Vec<Problem>> {
     fields.end().map(|()| inputs)
 }
 
-/// The fields of the inputs object on their way into [`Inputs`]. A field that is wrong leaves a problem behind and
-/// gives a stand-in, so that the next ones are checked as well.
+/// The fields of the inputs object while [`Inputs`] is made from them. A wrong field adds a problem and gives an empty
+/// value, so that the other fields are checked too.
 struct Fields<'a> {
-    /// Name and value as given, in the order of the text; a value is gone once it was read.
-    given: Vec<(String, Option<&'a RawValue>)>,
-    /// The names that were asked for.
+    /// In the order of the text.
+    given: Vec<Given<'a>>,
+    /// The names that [`Inputs`] reads.
     known: Vec<&'static str>,
     /// Required names without a value.
     missing: Vec<&'static str>,
+    /// Problems of names that are not given.
     problems: Vec<Problem>,
 }
 
-/// What a check makes of a text: the text to use, or what is wrong with it.
+/// A field as it is given.
+struct Given<'a> {
+    name: String,
+    /// `None` once it is read.
+    value: Option<&'a RawValue>,
+    problems: Vec<Problem>,
+}
+
+/// The result of a check: the text to use, or what is wrong with it.
 type Checked = Result<String, String>;
 
 impl<'a> Fields<'a> {
     fn new(text: &'a str) -> Result<Self, Vec<Problem>> {
         let whole = |message: String| vec![Problem { path: vec![], message }];
         match Json::parse(text) {
-            Ok(Json::Object(given)) if given.len() > MOST_NAMES => {
-                Err(whole(format!("inputs: expected at most {MOST_NAMES} names, found {}", given.len())))
+            Ok(Json::Object(given)) if given.len() > MAX_NAMES => {
+                Err(whole(format!("inputs: expected at most {MAX_NAMES} names, found {}", given.len())))
             }
             Ok(Json::Object(given)) => Ok(Fields {
-                given: given.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+                given: given
+                    .into_iter()
+                    .map(|(name, value)| Given { name, value: Some(value), problems: vec![] })
+                    .collect(),
                 known: vec![],
                 missing: vec![],
                 problems: vec![],
@@ -127,8 +132,14 @@ impl<'a> Fields<'a> {
     }
 
     fn problem(&mut self, path: &[&str], what: impl AsRef<str>) {
-        let message = format!("{}: {}", display(path), what.as_ref());
-        self.problems.push(Problem { path: path.iter().map(|&s| s.into()).collect(), message });
+        self.add(path, format!("{}: {}", display(path), what.as_ref()));
+    }
+
+    /// Keeps a problem with its field, because problems are reported in the order of the fields.
+    fn add(&mut self, path: &[&str], message: String) {
+        let problem = Problem { path: path.iter().map(|&s| s.into()).collect(), message };
+        let given = self.given.iter_mut().find(|given| path.first() == Some(&given.name.as_str()));
+        given.map_or(&mut self.problems, |given| &mut given.problems).push(problem);
     }
 
     fn mismatch(&mut self, path: &[&str], expected: &str, found: &Json) {
@@ -148,11 +159,11 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The value of a field; none if it is absent or null.
+    /// The value of a field; `None` if it is absent or null.
     fn take(&mut self, name: &'static str) -> Option<Json<'a>> {
         self.known.push(name);
-        let (_, value) = self.given.iter_mut().find(|(given, _)| given == name)?;
-        value.take().map(Json::part).filter(|value| !matches!(value, Json::Null))
+        let given = self.given.iter_mut().find(|given| given.name == name)?;
+        given.value.take().map(Json::part).filter(|value| !matches!(value, Json::Null))
     }
 
     fn optional(&mut self, name: &'static str, check: fn(String) -> Checked) -> Option<String> {
@@ -241,7 +252,7 @@ impl<'a> Fields<'a> {
         map
     }
 
-    /// A map of file names to contents. No two names may mean the same file, and no file may be another's directory.
+    /// File names with their contents. No two names may mean the same file, and no file may be the directory of another.
     fn in_files(&mut self) -> Vec<(String, String)> {
         const NAME: &str = "in_files";
         let files = self.map(NAME, file_name, Ok);
@@ -250,7 +261,7 @@ impl<'a> Fields<'a> {
         let mut clashes = vec![];
         for (index, &name) in names.iter().enumerate() {
             if index > 0 && names.get(index - 1) == Some(&name) {
-                clashes.push((name.to_owned(), "two names mean this file".to_owned()));
+                clashes.push((name.to_owned(), "given twice".to_owned()));
             }
             for (at, _) in name.match_indices('/') {
                 let parent = name.get(..at).unwrap_or_default();
@@ -302,42 +313,35 @@ impl<'a> Fields<'a> {
             !outer.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         if !in_dir.is_empty() && !out_dir.is_empty() && (contains(in_dir, out_dir) || contains(out_dir, in_dir)) {
-            let path = if self.given.iter().any(|(name, _)| name == "out_dir") { "out_dir" } else { "in_dir" };
+            let path = if self.given.iter().any(|given| given.name == "out_dir") { "out_dir" } else { "in_dir" };
             let what = format!("in_dir {in_dir:?} and out_dir {out_dir:?} must not contain each other");
             self.problem(&[path], what);
         }
     }
 
-    /// Whatever nobody asked for is unknown; what was given twice is ambiguous.
+    /// Ends the checks: names that [`Inputs`] does not read are unknown, and names that are given twice are ambiguous.
     fn end(mut self) -> Result<(), Vec<Problem>> {
-        let names: Vec<String> = self.given.iter().map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> = self.given.iter().map(|given| given.name.clone()).collect();
         for (index, name) in names.iter().enumerate() {
             if names.iter().take(index).any(|earlier| earlier == name) {
                 self.problem(&[name], "given twice");
             } else if !self.known.contains(&name.as_str()) {
                 let near = nearest(name, &self.known);
                 let hint = near.map_or_else(
-                    || format!("known are {}", self.known.join(", ")),
+                    || format!("expected one of {}", self.known.join(", ")),
                     |near| format!("did you mean {near:?}?"),
                 );
-                // It is there, under a name that was mistyped: one slip, one message.
+                // A required name that is only misspelt is not missing too: one mistake, one message.
                 self.missing.retain(|&missing| Some(missing) != near);
-                let path = vec![name.clone()];
-                self.problems.push(Problem { path, message: format!("unknown input {name:?}, {hint}") });
+                self.add(&[name], format!("unknown input {name:?}, {hint}"));
             }
         }
         for name in std::mem::take(&mut self.missing) {
             self.problem(&[name], "required, but missing or empty");
         }
-        if self.problems.is_empty() {
-            return Ok(());
-        }
-        let mut by_place: Vec<Vec<Problem>> = std::iter::repeat_with(Vec::new).take(names.len() + 1).collect();
-        for problem in self.problems {
-            let place = names.iter().position(|name| Some(name) == problem.path.first()).unwrap_or(names.len());
-            by_place.get_mut(place).into_iter().for_each(|at| at.push(problem.clone()));
-        }
-        Err(by_place.into_iter().flatten().collect())
+        let of_given = self.given.into_iter().flat_map(|given| given.problems);
+        let problems: Vec<Problem> = of_given.chain(self.problems).collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 }
 
@@ -358,7 +362,7 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 
 fn image(text: String) -> Checked {
     if text.chars().any(char::is_whitespace) {
-        return Err(format!("an image name has no white space, found {text:?}"));
+        return Err(format!("expected an image name without white space, found {text:?}"));
     }
     no_nul(text)
 }
@@ -387,14 +391,14 @@ fn is_dns_label(text: &str) -> bool {
 }
 
 fn env_name(text: String) -> Checked {
-    if [ENV_INPUT_DIR, ENV_OUTPUT_DIR, ENV_RESULT_PATH].contains(&text.as_str()) {
+    if env::ALL.contains(&text.as_str()) {
         return Err("is set by the app and can't be changed".into());
     }
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
     if !text.is_empty() && text.bytes().all(inner) && !text.starts_with(|first: char| first.is_ascii_digit()) {
         return Ok(text);
     }
-    Err("a variable's name has letters, digits, _, - and . only, and no digit first".into())
+    Err("expected a variable name of letters, digits, _, - and ., with no digit first".into())
 }
 
 fn directory(text: String) -> Checked {
@@ -402,7 +406,7 @@ fn directory(text: String) -> Checked {
         return Err(format!("expected an absolute path, found {text:?}"));
     }
     if text.contains(':') {
-        return Err(format!("Kubernetes allows no colon in the path of a volume, found {text:?}"));
+        return Err(format!("Kubernetes does not allow a colon in the path of a volume, found {text:?}"));
     }
     let segments: Vec<&str> = text.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
     check_segments(&text, &segments)?;
@@ -424,7 +428,7 @@ fn relative_path(text: String) -> Checked {
 fn file_name(text: String) -> Checked {
     let path = relative_path(text)?;
     if path.starts_with("..") {
-        return Err("Kubernetes keeps names that start with .. for itself".into());
+        return Err("Kubernetes reserves names that start with ..".into());
     }
     Ok(path)
 }
@@ -446,19 +450,19 @@ fn check_segments(text: &str, segments: &[&str]) -> Result<(), String> {
 }
 
 fn cpu(text: String) -> Checked {
-    match Nanos::parse(&text) {
-        Some(cores) if cores > Nanos::of(0) => Ok(text),
+    match Amount::parse(&text) {
+        Some(cores) if cores > Amount::of(0) => Ok(text),
         Some(_) => Err(format!("must be more than zero, found {text:?}")),
         None => Err(format!(r#"expected a Kubernetes quantity such as "250m" or "0.5", found {text:?}"#)),
     }
 }
 
 fn memory(text: String) -> Checked {
-    match Nanos::parse(&text) {
-        Some(bytes) if bytes >= LEAST_MEMORY => Ok(text),
+    match Amount::parse(&text) {
+        Some(bytes) if bytes >= MIN_MEMORY => Ok(text),
         Some(_) => {
             let near = format!("{}Mi", text.trim_end_matches(|c: char| !c.is_ascii_digit()));
-            let meant = Nanos::parse(&near).is_some_and(|bytes| bytes >= LEAST_MEMORY);
+            let meant = Amount::parse(&near).is_some_and(|bytes| bytes >= MIN_MEMORY);
             let hint = if meant { format!("; did you mean {near:?}?") } else { String::new() };
             Err(format!("{text:?} is less than 1 MiB, too little for any container{hint}"))
         }

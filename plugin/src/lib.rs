@@ -1,8 +1,8 @@
-//! The Kubernetes app as a guest: it decides, the host acts.
+//! The Kubernetes app as a WebAssembly component: it decides, the host acts.
 //!
-//! A call flows one way through these files: [`inputs`] (JSON → checked inputs) → [`request`] (→ pod spec) →
-//! [`progress`] (pod status → wait on | ended) → [`result`] (file → result document). [`call`] drives them and is
-//! the only one that touches the imports; the others are pure functions.
+//! A call passes through these files: [`inputs`] (JSON → checked inputs) → [`request`] (→ pod spec) → [`progress`] (pod
+//! status → wait or end) → [`result`] (file → result document). `call` connects them. It alone uses the imports; the
+//! others are pure functions.
 
 mod bindings;
 mod call;
@@ -10,10 +10,12 @@ pub mod inputs;
 pub mod progress;
 pub mod request;
 pub mod result;
+#[path = "../../host/src/shared/mod.rs"]
+pub mod shared;
 
 use bindings::exports::hiphops::app::app::{CallError, Description, Guest, Handler, Problem};
 
-/// What the component exports.
+/// The component's exports.
 struct App;
 
 impl Guest for App {
@@ -31,26 +33,26 @@ impl Guest for App {
     }
 
     fn check(handler: String, inputs: String) -> Result<Vec<Problem>, CallError> {
-        known(&handler)?;
+        check_name(&handler)?;
         Ok(inputs::parse(&inputs).err().unwrap_or_default())
     }
 
     fn call(handler: String, inputs: String) -> Result<String, CallError> {
-        known(&handler)?;
+        check_name(&handler)?;
         Ok(call::run(&inputs))
     }
 }
 
 const RUN: &str = "run";
 
-fn known(handler: &str) -> Result<(), CallError> {
+fn check_name(handler: &str) -> Result<(), CallError> {
     if handler == RUN {
         return Ok(());
     }
     Err(CallError::UnknownHandler(format!("the app k8s has no handler {handler:?}; it has {RUN:?}")))
 }
 
-// On other targets the names of the exports mean something else to the linker, and nobody calls them.
+// For WebAssembly only: a linker of another target does not take the names of the exports.
 #[cfg(target_family = "wasm")]
 mod export {
     #![allow(unsafe_code, reason = "generated")]

@@ -1,31 +1,28 @@
-//! What a pod's status means: wait on, or ended, and how.
+//! What a pod's status means: go on waiting, or the call is over, and how it ended.
 
 use crate::bindings::hiphops::k8s::pods::{Cause, ContainerState, Phase, PodStatus, Terminated};
 use std::time::Duration;
 
-/// How long a state that Kubernetes tries again by itself may last before the call fails.
+/// How long the call bears a state that Kubernetes retries by itself.
 const GRACE: Duration = Duration::from_secs(20);
-/// Between two looks at a pod that waits for room. The host tells when it does no longer.
+/// How long to wait for a change of a pod that waits for room. The host reports when that is over.
 const ROOM: Duration = Duration::from_secs(60 * 60);
-/// The most that an error tells of a container's log.
+/// How many lines of a container's log an error has at most.
 const LOG_LINES: usize = 20;
 
-/// How long the call bears what its pod does.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// From the pod's creation until its container runs, without the time in which other pods of the host take up the
-    /// room.
+/// How long a container may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// From the pod's creation until the container runs. Time in which the pod waits for room does not count.
     pub start: Duration,
-    /// From then until it ends.
+    /// From then until the container ends.
     pub run: Duration,
-    /// The container's memory, as a Kubernetes quantity, to name in errors.
-    pub memory: String,
 }
 
 /// What to do about a status.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// Look again when the status changes, or after this time.
+    /// Judge the next status, or the same one again after this time.
     Wait(Duration),
     /// The call is over.
     Ended(Ending),
@@ -34,27 +31,29 @@ pub enum Step {
 /// How the container's run ended, before its result file is looked at.
 #[derive(Debug, PartialEq)]
 pub enum Ending {
-    /// Exit code 0: the result file says the rest.
+    /// Exit code 0: the result file decides.
     Completed,
-    /// The container failed, or was ended; there may be a result file all the same.
+    /// The container failed or was ended. There may be a result file nevertheless.
     Failed {
-        /// The reason in one word, a colon, and a sentence.
+        /// A stable word, a colon and a sentence.
         error: String,
-        /// Whether the end of the log is worth adding, because the status does not hold it.
+        /// Whether the end of the log is to be added, because the status does not contain it.
         log: bool,
     },
-    /// There is nothing to read: the container never ran, or its files are out of reach.
+    /// There is no result file: the container never ran, or its files cannot be reached.
     Lost {
-        /// The reason in one word, a colon, and a sentence.
+        /// A stable word, a colon and a sentence.
         error: String,
     },
 }
 
-/// The judgement of one pod over time. Times are spans since its creation.
+/// Judges the statuses of one pod. All times count from its creation.
 #[derive(Debug)]
 pub struct Progress {
-    limits: Limits,
-    /// How long the pod has waited for room until `waiting_since`, or in all if it does not wait now.
+    deadlines: Deadlines,
+    /// The container's memory limit, for messages.
+    memory: String,
+    /// How long the pod has waited for room. If it waits now, the time since `waiting_since` comes on top.
     waited: Duration,
     waiting_since: Option<Duration>,
     running_since: Option<Duration>,
@@ -62,7 +61,7 @@ pub struct Progress {
     trouble: Option<Trouble>,
 }
 
-/// A state that may heal.
+/// A state that keeps the container from starting, and that may heal.
 #[derive(Debug)]
 struct Trouble {
     since: Duration,
@@ -70,10 +69,11 @@ struct Trouble {
 }
 
 impl Progress {
-    /// The judgement of a pod that was just created.
-    pub fn new(limits: Limits) -> Self {
+    /// For a pod that was just created. `memory` is its container's memory limit, for messages.
+    pub fn new(deadlines: Deadlines, memory: String) -> Self {
         Progress {
-            limits,
+            deadlines,
+            memory,
             waited: Duration::ZERO,
             waiting_since: None,
             running_since: None,
@@ -82,7 +82,7 @@ impl Progress {
         }
     }
 
-    /// What to do about the pod's `status` at the time `now`.
+    /// What to do about the pod's status at the time `now`.
     pub fn judge(&mut self, status: &PodStatus, now: Duration) -> Step {
         if let Some(since) = self.waiting_since.take() {
             self.waited = self.waited.saturating_add(now.saturating_sub(since));
@@ -100,13 +100,13 @@ impl Progress {
     }
 
     fn running(&mut self, now: Duration) -> Step {
-        // What kept it from running has healed.
+        // Whatever kept the container from running has healed.
         self.trouble = None;
         let since = *self.running_since.get_or_insert(now);
-        match left(since, self.limits.run, now) {
+        match left(since, self.deadlines.run, now) {
             Some(left) => Step::Wait(left),
             None => {
-                let limit = humantime::format_duration(self.limits.run);
+                let limit = humantime::format_duration(self.deadlines.run);
                 let error = format!(
                     "Timeout: the container ran longer than {limit} and was ended; raise \"timeout\" if it needs longer"
                 );
@@ -127,8 +127,8 @@ impl Progress {
         if status.waits_for_room {
             return Step::Wait(ROOM);
         }
-        let Some(left) = left(self.waited, self.limits.start, now) else {
-            let limit = humantime::format_duration(self.limits.start);
+        let Some(left) = left(self.waited, self.deadlines.start, now) else {
+            let limit = humantime::format_duration(self.deadlines.start);
             let why = self.why_not_started(cause, status);
             return Step::Ended(Ending::Lost {
                 error: format!("StartTimeout: the container did not start within {limit}: {why}"),
@@ -155,8 +155,8 @@ impl Progress {
         }
     }
 
-    /// Looks for states that keep a container from starting. Gives the time that is left for one to heal, or the
-    /// error when there is none.
+    /// Looks for a state that keeps a container from starting. Returns the time that is left for it to heal, `None` if
+    /// there is no such state, or the error if it cannot heal or has not healed in time.
     fn trouble<'a>(
         &mut self,
         causes: impl Iterator<Item = &'a Cause>,
@@ -171,7 +171,7 @@ impl Progress {
             return Err(error);
         }
         let trouble = self.trouble.get_or_insert_with(|| Trouble { since: now, error: error.clone() });
-        // The back-off between two tries says less than the try before it.
+        // What the failed pull said is more useful than the back-off after it.
         if cause.reason != "ImagePullBackOff" {
             trouble.error = error;
         }
@@ -180,7 +180,7 @@ impl Progress {
 
     fn terminated(&mut self, end: &Terminated, status: &PodStatus, now: Duration) -> Step {
         match &*end.reason {
-            // The runtime could not start the program: there is no output.
+            // The program was never started: there is no output.
             "StartError" | "ContainerCannotRun" => {
                 let cause = Cause { reason: end.reason.clone(), message: end.message.clone() };
                 return Step::Ended(Ending::Lost { error: sentence(&cause, "the container cannot be started") });
@@ -215,11 +215,11 @@ impl Progress {
         }
     }
 
-    /// The container has ended before the result server was up: as long as a start may take, it is worth waiting for.
+    /// The container has ended and the result server is not up yet. It has as long as the container had to start.
     fn starting_server(&mut self, cause: &Cause, now: Duration) -> Result<Duration, String> {
         let grace = self.trouble(std::iter::once(cause), now)?;
         let since = *self.ended_since.get_or_insert(now);
-        match left(since, self.limits.start, now) {
+        match left(since, self.deadlines.start, now) {
             Some(left) => Ok(grace.map_or(left, |grace| grace.min(left))),
             None => Err(format!(
                 "ResultUnavailable: the result server did not start: {}",
@@ -231,7 +231,7 @@ impl Progress {
     fn exited(&self, end: &Terminated, status: &PodStatus) -> Ending {
         let killed = lost(status).filter(|_| end.exit_code != 0);
         if end.reason == "OOMKilled" {
-            let memory = &self.limits.memory;
+            let memory = &self.memory;
             failed(format!(
                 "OOMKilled: the container ran into its memory limit of {memory}; raise \"memory\"{}",
                 log_tail(&end.message)
@@ -251,12 +251,12 @@ fn failed(error: String) -> Ending {
     Ending::Failed { error, log: false }
 }
 
-/// What is left of `limit` from `since` on; none if it is over.
+/// What is left of the time `limit` that began at `since`; `None` if it is over.
 fn left(since: Duration, limit: Duration, now: Duration) -> Option<Duration> {
     since.saturating_add(limit).checked_sub(now).filter(|left| !left.is_zero())
 }
 
-/// The same ending, knowing that the result file cannot be read. A container that failed keeps its own error.
+/// The same ending where the result file cannot be read. A container that failed keeps its own error.
 fn unreadable(ending: Ending, error: String) -> Ending {
     match ending {
         Ending::Completed => Ending::Lost { error },
@@ -264,16 +264,16 @@ fn unreadable(ending: Ending, error: String) -> Ending {
     }
 }
 
-/// `Reason: message`, with stand-ins where Kubernetes said nothing.
+/// `Reason: message`, with `Error` and `what` where Kubernetes gives none.
 fn sentence(cause: &Cause, what: &str) -> String {
     format!("{}: {}", or(&cause.reason, "Error"), or(&cause.message, what))
 }
 
-fn or<'a>(text: &'a str, stand_in: &'a str) -> &'a str {
-    if text.is_empty() { stand_in } else { text }
+fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
+    if text.is_empty() { otherwise } else { text }
 }
 
-/// Whether a reason for waiting keeps the container from starting, and if so, whether it may heal by itself.
+/// Whether a state that keeps a container from starting may heal by itself; `None` for any other reason to wait.
 fn heals(reason: &str) -> Option<bool> {
     match reason {
         "InvalidImageName" | "ErrImageNeverPull" | "CrashLoopBackOff" => Some(false),
@@ -292,7 +292,7 @@ fn heals(reason: &str) -> Option<bool> {
     }
 }
 
-/// Who ended the pod, if anybody but itself did.
+/// The error of a pod that something other than its container ended; `None` if there was no such thing.
 fn lost(status: &PodStatus) -> Option<String> {
     let ending = status.deleted || matches!(status.phase, Phase::Failed | Phase::Unknown);
     if let (Some(cause), true) = (&status.disruption, ending) {
@@ -312,7 +312,7 @@ fn lost(status: &PodStatus) -> Option<String> {
     }
 }
 
-/// What to add to an error about a container of which this is the end of the log.
+/// The last lines of a container's log, to add to an error.
 pub fn log_tail(log: &str) -> String {
     let log = log.trim_end();
     let start = log.rmatch_indices('\n').nth(LOG_LINES - 1).map_or(0, |(at, _)| at + 1);

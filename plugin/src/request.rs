@@ -1,36 +1,37 @@
-//! Checked inputs → what the host is asked to run.
+//! Checked inputs → the pod that the host is asked for.
 
 use crate::bindings::hiphops::k8s::pods::{File, PodSpec};
-use crate::inputs::{ENV_INPUT_DIR, ENV_OUTPUT_DIR, ENV_RESULT_PATH, Inputs};
-use crate::progress::Limits;
+use crate::inputs::Inputs;
+use crate::progress::Deadlines;
+use crate::shared::env;
 use std::time::Duration;
 
-/// The run time of a container whose inputs set no `timeout`.
-const LONGEST_RUN: Duration = Duration::from_secs(24 * 60 * 60);
-/// What the pod lives beyond its time limits, so that the call ends it and not the cluster.
+/// How long a container may run if its inputs set no `timeout`.
+const MAX_RUN: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much longer than its deadlines the pod lives, so that the call ends it and not the cluster.
 const SLACK: Duration = Duration::from_secs(5 * 60);
 
-/// How long the call bears what its pod does.
-pub fn limits(inputs: &Inputs) -> Limits {
-    Limits { start: inputs.start_timeout, run: inputs.timeout.unwrap_or(LONGEST_RUN), memory: inputs.memory.clone() }
+/// How long the container may take.
+pub fn deadlines(inputs: &Inputs) -> Deadlines {
+    Deadlines { start: inputs.start_timeout, run: inputs.timeout.unwrap_or(MAX_RUN) }
 }
 
 /// The pod that the inputs ask for.
 pub fn pod_spec(inputs: Inputs) -> PodSpec {
-    let limits = limits(&inputs);
-    let lifetime = limits.start.saturating_add(limits.run).saturating_add(SLACK);
-    let mut env = inputs.env;
-    env.extend([
-        (ENV_INPUT_DIR.into(), inputs.in_dir.clone()),
-        (ENV_OUTPUT_DIR.into(), inputs.out_dir.clone()),
-        (ENV_RESULT_PATH.into(), inputs.out_path),
+    let Deadlines { start, run } = deadlines(&inputs);
+    let lifetime = start.saturating_add(run).saturating_add(SLACK);
+    let mut variables = inputs.env;
+    variables.extend([
+        (env::INPUT_DIR.into(), inputs.in_dir.clone()),
+        (env::OUTPUT_DIR.into(), inputs.out_dir.clone()),
+        (env::RESULT_PATH.into(), inputs.out_path),
     ]);
     PodSpec {
         namespace: inputs.namespace,
         image: inputs.image,
         command: inputs.command,
         args: inputs.args,
-        env,
+        env: variables,
         cpu: inputs.cpu,
         memory: inputs.memory,
         input_dir: inputs.in_dir,
@@ -54,7 +55,7 @@ mod tests {
     use crate::inputs::parse;
 
     #[test]
-    fn the_container_is_told_where_its_files_are() {
+    fn the_container_finds_the_paths_of_its_files_in_its_environment() {
         let inputs = parse(r#"{"image":"a","in_dir":"/in/","out_dir":"/out","out_path":"./x/y.json","env":{"A":"b"}}"#);
         let spec = pod_spec(inputs.unwrap());
         let env: Vec<(&str, &str)> = spec.env.iter().map(|(name, value)| (&**name, &**value)).collect();
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_outlives_its_time_limits_by_the_slack_alone() {
+    fn a_pod_lives_five_minutes_longer_than_its_deadlines() {
         let limited = pod_spec(parse(r#"{"image":"a","timeout":"10s","start_timeout":"30s"}"#).unwrap());
         assert_eq!(limited.lifetime_ms, (10 + 30 + 300) * 1000);
         let unlimited = pod_spec(parse(r#"{"image":"a"}"#).unwrap());

@@ -1,13 +1,14 @@
 //! Result file → result document.
 
-use serde::Serialize;
+use crate::shared::document::{Document, Hops, timestamp};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// What a call comes to.
+/// What a call returns.
 #[derive(Debug, Default, PartialEq)]
-pub struct Outcome {
-    /// Why the call failed: the reason in one word, a colon, and a sentence.
+pub struct CallResult {
+    /// Why the call failed: a stable word, a colon and a sentence.
     pub error: Option<String>,
     /// The result file's text.
     pub text: String,
@@ -15,20 +16,20 @@ pub struct Outcome {
     pub is_json: bool,
 }
 
-impl Outcome {
+impl CallResult {
     /// A call that failed and has no result.
     pub fn failed(error: String) -> Self {
-        Outcome { error: Some(error), ..Outcome::default() }
+        CallResult { error: Some(error), ..CallResult::default() }
     }
 
-    /// The outcome of a call that left this result file at `path`.
+    /// The result of a call whose container wrote this file to `path`.
     pub fn of_file(path: &str, bytes: Vec<u8>) -> Self {
         match String::from_utf8(bytes) {
             Ok(text) => {
                 let is_json = is_json(path, &text);
-                Outcome { error: None, text, is_json }
+                CallResult { error: None, text, is_json }
             }
-            Err(error) => Outcome::failed(format!(
+            Err(error) => CallResult::failed(format!(
                 "InvalidResult: the result file is not UTF-8: {} bytes, the first bad one at offset {}",
                 error.as_bytes().len(),
                 error.utf8_error().valid_up_to()
@@ -36,23 +37,15 @@ impl Outcome {
         }
     }
 
-    /// The document, with the times at which the call began and ended, each as a span since 1970 in UTC.
+    /// The document of a call that began and ended at these times, which count from 1970 in UTC.
     pub fn document(&self, started: Duration, finished: Duration) -> String {
         let json = if self.is_json { serde_json::from_str::<&RawValue>(&self.text).ok() } else { None };
         let body = if self.is_json { "" } else { &*self.text };
-        let document = Document {
-            hops: Hops {
-                started_at: timestamp(started),
-                finished_at: timestamp(finished),
-                error: self.error.as_deref(),
-            },
-            errored: self.error.is_some(),
-            completed: self.error.is_none(),
-            done: true,
-            body,
-            json,
-        };
-        // In one piece: a large result would otherwise be copied, and its memory doubled, several times over.
+        let time = |since_1970| timestamp(UNIX_EPOCH + since_1970).into();
+        let error = self.error.as_deref().map(Cow::from);
+        let hops = Hops { started_at: time(started), finished_at: time(finished), error };
+        let document = Document::new(hops, body, json);
+        // Allocated once: a buffer that grew would copy a large result several times and take up twice its memory.
         let error = self.error.as_deref().unwrap_or_default();
         let mut out = Vec::with_capacity(self.text.len() + escapes(body) + error.len() + escapes(error) + 512);
         match serde_json::to_writer(&mut out, &document) {
@@ -62,29 +55,8 @@ impl Outcome {
     }
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
-    hops: Hops<'a>,
-    errored: bool,
-    completed: bool,
-    done: bool,
-    body: &'a str,
-    json: Option<&'a RawValue>,
-}
-
-#[derive(Serialize)]
-struct Hops<'a> {
-    started_at: String,
-    finished_at: String,
-    error: Option<&'a str>,
-}
-
-fn timestamp(since_1970: Duration) -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since_1970).to_string()
-}
-
-/// Objects and arrays are JSON whatever the file is called; a string, number or boolean only in a file that says so,
-/// for any text could be one.
+/// Whether a file is returned as JSON. An object or array is, whatever the file is called. A string, number or boolean
+/// is only if the file's name ends in `.json`, because plain text may look like one.
 fn is_json(path: &str, text: &str) -> bool {
     let Ok(raw) = serde_json::from_str::<&RawValue>(text) else { return false };
     match raw.get().bytes().next() {
@@ -94,7 +66,7 @@ fn is_json(path: &str, text: &str) -> bool {
     }
 }
 
-/// How many bytes JSON's escapes add to a text.
+/// By how many bytes a text grows when JSON escapes it.
 fn escapes(text: &str) -> usize {
     text.bytes()
         .map(|byte| match byte {

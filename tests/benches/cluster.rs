@@ -2,14 +2,13 @@
 //! worker serves in a minute.
 
 use futures::StreamExt;
-use hops_k8s::app::App;
-use hops_k8s::metrics::Metrics;
 use hops_k8s::pods::Pods;
 use hops_k8s::pods::kube::{KubeOptions, KubePods};
 use hops_k8s::policy::Policy;
-use hops_k8s::worker::{Worker, WorkerOptions};
+use hops_k8s::serve::metrics::Metrics;
+use hops_k8s::serve::worker::{Worker, WorkerOptions};
 use hops_k8s_tests::nats::{Installation, Server};
-use hops_k8s_tests::{Document, call, shared_plugin};
+use hops_k8s_tests::{Document, call, runner};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -91,7 +90,7 @@ impl Requests {
     async fn start(pods: Arc<KubePods>) -> Self {
         let server = Server::start(1024 * 1024);
         let installation = Installation::start(&server).await;
-        let app = App::new(shared_plugin(), pods.clone(), Policy::default());
+        let app = runner(pods.clone(), Policy::default()).await;
         let options = WorkerOptions::new(server.url(), server.account());
         let worker = Worker::connect(options, watch::channel(app).1, Arc::new(Metrics::default())).await.unwrap();
         let stop = CancellationToken::new();

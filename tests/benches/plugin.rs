@@ -1,6 +1,7 @@
 //! How long a call takes the plugin itself: an instance, the inputs, the judgement, the result.
 
-use hops_k8s::pods::memory::{Memory, Script, exited};
+use hops_k8s::pods::PodStatus;
+use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s_tests::{Document, call, plugin};
 use serde_json::json;
 use std::sync::Arc;
@@ -11,7 +12,9 @@ const CALLS: usize = 5000;
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let pods = Arc::new(Memory::new(|_| {
-        Script::default().at(0, exited(0, "Completed", "")).file("result.json", r#"{"greeting":"Hello world!"}"#)
+        Script::default()
+            .at(0, PodStatus::exited(0, "Completed", ""))
+            .file("result.json", r#"{"greeting":"Hello world!"}"#)
     }));
     let inputs = json!({"image": "bash:5", "command": ["bash", "-c", "true"], "in_files": {"foo.txt": "bar"}});
     let mut times: Vec<Duration> = (0..CALLS)

@@ -1,12 +1,12 @@
 //! What a worker takes of memory: idle, and with calls in flight on pods that sleep.
 
-use hops_k8s::app::App;
-use hops_k8s::metrics::Metrics;
-use hops_k8s::pods::memory::{Memory, Script, running, waiting};
+use hops_k8s::pods::PodStatus;
+use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::policy::Policy;
-use hops_k8s::worker::{Worker, WorkerOptions};
+use hops_k8s::serve::metrics::Metrics;
+use hops_k8s::serve::worker::{Worker, WorkerOptions};
 use hops_k8s_tests::nats::{Installation, Server};
-use hops_k8s_tests::shared_plugin;
+use hops_k8s_tests::runner;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,10 @@ const CALLS: usize = 1000;
 async fn main() {
     let server = Server::start(1024 * 1024);
     let installation = Installation::start(&server).await;
-    let pods = Arc::new(Memory::new(|_| Script::default().at(0, waiting("ContainerCreating", "")).at(100, running())));
-    let app = App::new(shared_plugin(), pods.clone(), Policy::default());
+    let pods = Arc::new(Memory::new(|_| {
+        Script::default().at(0, PodStatus::waiting("ContainerCreating", "")).at(100, PodStatus::running())
+    }));
+    let app = runner(pods.clone(), Policy::default()).await;
     let options = WorkerOptions::new(server.url(), server.account());
     let worker = Arc::new(Worker::connect(options, watch::channel(app).1, Arc::new(Metrics::default())).await.unwrap());
     tokio::spawn({

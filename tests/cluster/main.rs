@@ -65,7 +65,7 @@ async fn a_result_over_the_limit_is_an_error_with_both_sizes(#[values(Route::Pod
 async fn one_input_file_over_a_mebibyte_is_refused_with_its_name() {
     let cluster = Cluster::start(Route::PodIp).await;
     let document = cluster.call(json!({"in_files": {"big": "x".repeat(MIB + 1)}})).await;
-    assert!(document.error().starts_with("InvalidInputs: in_files[\"big\"] is 1048577 bytes, but"), "{document:?}");
+    assert!(document.error().starts_with("InvalidInputs: input-files: \"big\" has 1048577 bytes, but"), "{document:?}");
     cluster.end().await;
 }
 

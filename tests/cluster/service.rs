@@ -2,14 +2,13 @@
 
 use super::harness::{Cluster, until};
 use futures::StreamExt;
-use hops_k8s::app::App;
-use hops_k8s::metrics::Metrics;
 use hops_k8s::pods::Pods;
 use hops_k8s::pods::kube::{KubeOptions, KubePods};
 use hops_k8s::policy::Policy;
-use hops_k8s::worker::{Worker, WorkerOptions};
+use hops_k8s::serve::metrics::Metrics;
+use hops_k8s::serve::worker::{Worker, WorkerOptions};
 use hops_k8s_tests::nats::{Installation, Server};
-use hops_k8s_tests::{hops, shared_plugin};
+use hops_k8s_tests::{hops, runner};
 use k8s_openapi::api::core::v1 as k8s;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
@@ -85,7 +84,7 @@ pub async fn start_with(server: &Server, pods: Arc<dyn Pods>, concurrency: usize
     let mut options = WorkerOptions::new(server.url(), server.account());
     options.ack_wait = Duration::from_secs(2);
     options.concurrency = concurrency;
-    let app = App::new(shared_plugin(), pods, Policy::default());
+    let app = runner(pods, Policy::default()).await;
     let worker = Worker::connect(options, watch::channel(app).1, Arc::new(Metrics::default())).await.unwrap();
     tokio::spawn(async move { worker.run(CancellationToken::new()).await })
 }

@@ -1,4 +1,4 @@
-//! Port-forwarding: a WebSocket of which each message begins with the number of a channel.
+//! What stands between a client and a server: port-forwarding, and a proxy.
 
 use futures::{SinkExt, StreamExt};
 use http::{Extensions, HeaderMap, Response};
@@ -9,13 +9,13 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// The channels of the one port: its data and its errors.
+/// The channels of the one port, for its data and its errors. Each message begins with the number of its channel.
 const CHANNELS: [u8; 2] = [0, 1];
 
 /// Switches protocols, and passes on what comes to the result server at `pods`.
@@ -38,6 +38,24 @@ pub fn accept(
         .header("sec-websocket-protocol", "v4.channel.k8s.io")
         .body(Empty::<Bytes>::new().map_err(|never| match never {}).boxed())
         .map_err(io::Error::other)
+}
+
+/// A proxy whose clients all want to reach `server`.
+pub async fn proxy(listener: TcpListener, server: SocketAddr) {
+    loop {
+        let (mut client, _) = listener.accept().await.unwrap();
+        client.set_nodelay(true).unwrap();
+        tokio::spawn(async move {
+            let mut request = vec![];
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(client.read_u8().await?);
+            }
+            let mut server = TcpStream::connect(server).await?;
+            server.set_nodelay(true)?;
+            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+            tokio::io::copy_bidirectional(&mut client, &mut server).await
+        });
+    }
 }
 
 async fn forward<S>(mut socket: WebSocketStream<S>, pods: SocketAddr) -> io::Result<()>

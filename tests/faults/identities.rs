@@ -1,4 +1,4 @@
-//! Calls that are made again, as after a crash, and find what their earlier selves have left.
+//! Calls that are made again, as after a crash, and find the pod of the earlier call.
 
 use crate::harness::{Cluster, play, until};
 use crate::kubelet::{exited, running};
@@ -16,7 +16,7 @@ use tokio::time::sleep;
 fn begin(cluster: &Cluster, identity: &Identity) -> JoinHandle<Document> {
     let ctx = CallCtx::new(cluster.pods.clone(), Arc::new(Policy::default())).identity(identity.clone());
     let inputs = json!({"image": "bash:5", "in_files": {"a.txt": "input"}}).to_string();
-    tokio::spawn(async move { Document::parse(&plugin().call(ctx, "run", &inputs).await.unwrap()) })
+    tokio::spawn(async move { Document::parse(plugin().call(ctx, "run", &inputs).await.unwrap().text()) })
 }
 
 fn identity() -> Identity {
@@ -47,13 +47,13 @@ fn a_call_that_is_made_again_adopts_its_pod() {
 }
 
 #[test]
-fn a_call_is_not_told_of_the_end_of_an_earlier_pod_of_its_name() {
+fn a_call_ignores_the_end_of_an_earlier_pod_of_its_name() {
     play(async || {
         let (cluster, identity) = (with_slow_pods().await, identity());
         let first = begin(&cluster, &identity);
         sleep(Duration::from_secs(2)).await;
         abort(first).await;
-        // So that its end is heard when the next pod is there already, and that one is not heard of yet.
+        // The end of the first pod then arrives after the second pod was created, and before news of the second.
         cluster.fault("watch all pods", usize::MAX, Fault::Late(Duration::from_secs(1)));
         cluster.cut(false);
         let key = ("default".to_owned(), identity.name.clone());
@@ -68,7 +68,7 @@ fn a_call_is_not_told_of_the_end_of_an_earlier_pod_of_its_name() {
 }
 
 #[test]
-fn a_call_that_ends_late_does_not_deafen_the_next_of_its_identity() {
+fn a_call_that_ends_late_leaves_the_next_of_its_identity_its_news() {
     play(async || {
         let (cluster, identity) = (with_slow_pods().await, identity());
         cluster.fault("create pods", 1, Fault::Slow(Duration::from_secs(2)));

@@ -1,4 +1,4 @@
-//! What becomes of pods: a script of their statuses, and the result server in each.
+//! The kubelet: a script of statuses for each pod, and the result server of all pods.
 
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-/// The statuses of a pod, each after so many milliseconds.
+/// The statuses of a pod, each with the milliseconds that pass before it.
 pub type Script = Vec<(u64, Value)>;
 
 /// A pod that runs for half a second and exits.
@@ -48,11 +48,11 @@ pub enum Delivery {
     Raw(String),
     /// Closes at once.
     Closes,
-    /// Announces the result and sends the half of it, and no more.
+    /// Announces the result, sends half of it, and then nothing.
     Stalls,
 }
 
-/// What each pod leaves.
+/// The result of each pod.
 pub const RESULT: &str = r#"{"answer":42}"#;
 
 /// The result server of all pods.
@@ -63,7 +63,7 @@ pub struct Results {
 }
 
 impl Results {
-    /// Takes an address. Until it listens, connections are refused.
+    /// Reserves an address. Until the server listens, connections are refused.
     pub fn bind() -> io::Result<(Self, TcpSocket)> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
@@ -82,7 +82,7 @@ impl Results {
             let (stream, _) = listener.accept().await.unwrap();
             stream.set_nodelay(true).unwrap();
             let delivery = self.script.lock().unwrap().pop_front();
-            // A client that goes away is no news.
+            // An error means that the client went away.
             tokio::spawn(async move { deliver(stream, delivery).await });
         }
     }

@@ -1,6 +1,6 @@
-//! Requests that fail, or seem to.
+//! Requests to the API server that fail, or seem to.
 
-use crate::harness::{Cluster, MAX_WAIT, play, until};
+use crate::harness::{Access, Cluster, MAX_WAIT, play, until};
 use crate::kubelet::runs_on;
 use crate::server::Fault;
 use crate::store::status;
@@ -77,7 +77,7 @@ fn a_request_that_was_done_and_seemed_to_fail_is_not_done_twice(
 }
 
 #[test]
-fn connections_that_died_in_silence_do_not_use_up_the_patience() {
+fn connections_that_died_unnoticed_do_not_use_up_the_patience() {
     play(async || {
         let cluster = Cluster::start().await;
         let calls: Vec<_> = (0..10).map(|_| cluster.begin(json!({}))).collect();
@@ -90,10 +90,12 @@ fn connections_that_died_in_silence_do_not_use_up_the_patience() {
     });
 }
 
-#[test]
-fn retry_after_is_heeded_however_long_it_is() {
+#[rstest]
+fn retry_after_is_heeded_however_long_it_is(
+    #[values(Access::Kubeconfig, Access::Proxy, Access::Config, Access::Client)] access: Access,
+) {
     play(async || {
-        let cluster = Cluster::start().await;
+        let cluster = Cluster::reached_by(access).await;
         cluster.fault("create pods", 1, Fault::Busy { seconds: 20 });
         cluster.succeeds().await;
         let [refused, done] = cluster.requests("create pods")[..] else { panic!("two requests") };
@@ -104,7 +106,7 @@ fn retry_after_is_heeded_however_long_it_is() {
 }
 
 #[test]
-fn pods_that_count_against_one_quota_at_a_time_are_created_all_the_same() {
+fn pods_that_conflict_over_a_quota_are_created_all_the_same() {
     play(async || {
         let cluster = Cluster::start().await;
         let words = "Operation cannot be fulfilled on resourcequotas \"q\": the object has been modified; please apply \
@@ -127,7 +129,7 @@ fn a_server_that_is_out_for_too_long_makes_an_error_with_its_address_and_words(
         let cluster = Cluster::start().await;
         cluster.fault("*", FOR_EVER, fault);
         let document = cluster.call(json!({})).await;
-        let start = format!("ClusterUnavailable: the API server at {} {words}", cluster.pods.address());
+        let start = format!("ClusterUnavailable: the API server at {} {words}", cluster.pods.address().unwrap());
         assert!(document.error().starts_with(&start), "{}", document.error());
         cluster.heal();
         cluster.end(0).await;
@@ -143,7 +145,7 @@ fn credentials_that_are_not_accepted_make_an_error_at_once() {
         let words = format!(
             "Forbidden: the API server at {} does not accept the credentials, which may have expired or been revoked; \
              log in again",
-            cluster.pods.address()
+            cluster.pods.address().unwrap()
         );
         assert_eq!(document.error(), words);
         assert_eq!(cluster.requests("create pods").len(), 1);
@@ -164,7 +166,7 @@ fn a_pod_whose_input_files_are_refused_is_deleted() {
 }
 
 #[test]
-fn a_quota_that_a_pod_of_ours_takes_up_is_waited_for_but_not_for_ever() {
+fn a_quota_that_pods_of_this_process_use_up_is_waited_for_up_to_a_limit() {
     play(async || {
         let cluster = Cluster::start().await;
         cluster.script(runs_on());
@@ -182,7 +184,7 @@ fn a_quota_that_a_pod_of_ours_takes_up_is_waited_for_but_not_for_ever() {
     });
 }
 
-/// The pod that was created counts against the quota that the second try meets.
+/// The pod that the first try created uses up the quota, so the second try is refused.
 #[test]
 fn a_pod_whose_creation_went_unheard_is_found_when_it_cannot_be_created_again() {
     play(async || {

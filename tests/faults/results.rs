@@ -88,7 +88,7 @@ fn a_result_that_hangs_delays_no_other() {
     });
 }
 
-/// The times in a pod's status are those of its node.
+/// The times in a pod's status come from the clock of its node.
 #[rstest]
 fn a_node_whose_clock_is_wrong_changes_nothing(#[values("1999-01-01T00:00:00Z", "2099-01-01T00:00:00Z")] time: &str) {
     play(async || {

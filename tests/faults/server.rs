@@ -1,4 +1,4 @@
-//! An API server that does what a scenario wants it to.
+//! An API server whose faults a scenario chooses.
 
 use crate::kubelet::Script;
 use crate::store::{Answer, Event, Key, Store, status};
@@ -24,35 +24,35 @@ use tokio::time::Instant;
 /// What goes wrong with a request.
 #[derive(Clone)]
 pub enum Fault {
-    /// It is answered so, and not done.
+    /// It gets this answer and has no effect.
     Answer(Answer),
-    /// It is turned away with `Retry-After`, in the words of the server's own overload protection.
+    /// It is refused with `Retry-After`, as the overload protection of a real API server does.
     Busy { seconds: u64 },
-    /// The connection is closed, and it is not done.
+    /// It has no effect, and the connection is closed.
     Reset,
-    /// It is done, and the connection closed instead of an answer.
+    /// It has its effect, and the connection is closed without an answer.
     Lost,
-    /// It is done, and answered so all the same.
+    /// It has its effect, but gets this answer.
     DoneBut(Answer),
-    /// It is neither done nor answered.
+    /// It has no effect and gets no answer.
     Hang,
-    /// It is done and answered later.
+    /// It has its effect, and is answered, after this time.
     Slow(Duration),
-    /// It is done, but the answer's body breaks off in the middle and the connection stays open.
+    /// It has its effect, but only half of the answer comes, and the connection stays open.
     Stall,
     /// A watch that is accepted and says nothing.
     Silent,
-    /// A watch that says this and ends.
+    /// A watch that sends these events and ends.
     Says(Vec<Value>),
-    /// A watch that says what there is to say, and ends.
+    /// A watch that sends the events that exist, and ends.
     Short,
-    /// A watch of which the connection breaks in the middle of its first event.
+    /// A watch whose connection breaks in the middle of its first event.
     Breaks,
-    /// A watch that after each event delivers all that went before it once more.
+    /// A watch that repeats all earlier events after each event.
     Repeats,
-    /// A watch that says each event so long after the one before.
+    /// A watch that waits this long before each event.
     Late(Duration),
-    /// None.
+    /// Nothing goes wrong.
     Nothing,
 }
 
@@ -70,9 +70,9 @@ pub struct Server {
     script: Mutex<Script>,
     requests: Mutex<Vec<(String, Instant)>>,
     cut: Notify,
-    /// Whether a watch from too long ago is refused with a status, and not with an event.
+    /// Whether a watch with an outdated version is refused with a status. Otherwise it gets an error event.
     pub refuses_old: AtomicBool,
-    /// How many connections there ever were, and how many of these nobody listens to any more.
+    /// How many connections there have been, and how many of the first of them are not listened to any more.
     accepted: AtomicUsize,
     deaf: AtomicUsize,
     pub connections: AtomicUsize,
@@ -81,33 +81,33 @@ pub struct Server {
 
 const TOO_OLD: &str = "too old resource version: 1 (2)";
 
-/// How long a pod takes to go.
+/// How long the deletion of a pod takes.
 const GRACE: Duration = Duration::from_millis(200);
 
 pub type Body = BoxBody<Bytes, io::Error>;
 
 impl Server {
-    /// The `times` next requests of this kind, in words like `create pods`, `watch all pods` or `*`, go wrong.
+    /// Lets the next `times` requests of a kind go wrong. Kinds are `create pods`, `watch all pods`, `*` for all.
     pub fn fault(&self, on: &'static str, times: usize, fault: Fault) {
         self.rules.lock().unwrap().push(Rule { on, times, fault });
     }
 
-    /// From now on nothing goes wrong any more.
+    /// From now on nothing goes wrong.
     pub fn heal(&self) {
         self.rules.lock().unwrap().clear();
     }
 
-    /// Stops listening to the connections that there are.
+    /// Stops listening to the connections that are open.
     pub fn deafen(&self) {
         self.deaf.store(self.accepted.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// What becomes of pods that are created from now on.
+    /// Sets the script of the pods that are created from now on.
     pub fn script(&self, script: Script) {
         *self.script.lock().unwrap() = script;
     }
 
-    /// Ends the watches that are open. If `forget`, what happened until now cannot be replayed to the next ones.
+    /// Ends the watches that are open. With `forget`, events until now are not replayed to later watches.
     pub fn cut(&self, forget: bool) {
         if forget {
             let mut store = self.store();
@@ -129,7 +129,7 @@ impl Server {
         done
     }
 
-    /// When there were requests of this kind.
+    /// When requests of this kind came.
     pub fn requests(&self, kind: &str) -> Vec<Instant> {
         self.requests.lock().unwrap().iter().filter(|(what, _)| what == kind).map(|(_, when)| *when).collect()
     }
@@ -137,7 +137,7 @@ impl Server {
     pub async fn serve(self: Arc<Self>, listener: TcpListener, pods: SocketAddr) {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            // The milliseconds that the system would wait to send are seconds of the fast clock.
+            // The milliseconds by which the system would delay sending are seconds of the fast clock.
             stream.set_nodelay(true).unwrap();
             let server = self.clone();
             tokio::spawn(async move {
@@ -149,7 +149,7 @@ impl Server {
                     }
                     server.clone().answer(request, pods).await
                 });
-                // That it ends in the middle is what some scenarios want.
+                // Some scenarios want it to fail.
                 let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
             });
         }
@@ -233,7 +233,7 @@ impl Server {
         }
     }
 
-    /// Lets a pod live.
+    /// Plays the script of a pod.
     fn play(self: &Arc<Self>, uid: String) {
         let (server, script) = (self.clone(), self.script.lock().unwrap().clone());
         tokio::spawn(async move {
@@ -253,7 +253,7 @@ impl Server {
             tokio::select! {
                 () = lines.closed() => {}
                 () = server.cut.notified() => {}
-                () = server.tell(&lines, &asked, fault) => {}
+                () = server.send_events(&lines, &asked, fault) => {}
                 () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
             }
         });
@@ -261,9 +261,9 @@ impl Server {
         Response::new(BodyExt::boxed(StreamBody::new(frames)))
     }
 
-    async fn tell(&self, lines: &mpsc::Sender<io::Result<Frame<Bytes>>>, asked: &Asked, fault: Option<Fault>) {
+    async fn send_events(&self, lines: &mpsc::Sender<io::Result<Frame<Bytes>>>, asked: &Asked, fault: Option<Fault>) {
         let say = async |line: &Value| {
-            // The select above ends this when nobody listens.
+            // If nobody listens, the select above ends this.
             let _ = lines.send(Ok(Frame::data(format!("{line}\n").into()))).await;
         };
         match &fault {
@@ -276,8 +276,8 @@ impl Server {
             }
             _ => {}
         }
-        let mut position = asked.version();
-        if position < self.store().forgotten {
+        let mut cursor = asked.version();
+        if cursor < self.store().forgotten {
             say(&json!({"type": "ERROR", "object": status(410, "Expired", TOO_OLD).1})).await;
             return;
         }
@@ -288,10 +288,10 @@ impl Server {
                 asked.namespace.as_ref().is_none_or(|namespace| event.pod["metadata"]["namespace"] == **namespace)
             };
             let all: Vec<Event> = self.store().events.iter().filter(of_namespace).cloned().collect();
-            for (number, event) in all.iter().enumerate().filter(|(_, event)| event.version > position) {
+            for (number, event) in all.iter().enumerate().filter(|(_, event)| event.version > cursor) {
                 if matches!(fault, Some(Fault::Breaks)) {
                     let _ = lines.send(Ok(Frame::data(r#"{"type":"MODI"#.into()))).await;
-                    // Or the half of it would not be on its way when the connection goes.
+                    // Otherwise the connection would break before the half was sent.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     let _ = lines.send(Err(io::ErrorKind::ConnectionReset.into())).await;
                     return;
@@ -306,7 +306,7 @@ impl Server {
                     }
                 }
             }
-            position = position.max(all.last().map_or(0, |event| event.version));
+            cursor = cursor.max(all.last().map_or(0, |event| event.version));
             if matches!(fault, Some(Fault::Short)) {
                 return;
             }
@@ -376,7 +376,7 @@ fn whole(answer: Answer) -> Response<Body> {
     response
 }
 
-/// The half of an answer.
+/// Half of an answer.
 fn stalling(answer: Answer) -> Response<Body> {
     let (code, text) = text(answer);
     let half = Bytes::from(text).slice(..10);
@@ -386,7 +386,7 @@ fn stalling(answer: Answer) -> Response<Body> {
     response
 }
 
-/// One of those that are open.
+/// Counts one open thing until it is dropped.
 struct Count<'a>(&'a AtomicUsize);
 
 impl<'a> Count<'a> {

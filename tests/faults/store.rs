@@ -26,12 +26,12 @@ impl Event {
 #[derive(Default)]
 pub struct Store {
     pub version: u64,
-    /// Events up to this one cannot be replayed any more.
+    /// Events up to this version cannot be replayed.
     pub forgotten: u64,
     pub pods: BTreeMap<Key, Value>,
     pub config_maps: BTreeMap<Key, Value>,
     pub events: Vec<Event>,
-    /// How many pods there ever were.
+    /// How many pods have been created.
     pub created: usize,
 }
 
@@ -66,7 +66,7 @@ impl Store {
         self.pods.get(key).map_or_else(|| not_found(&key.1), |pod| (200, pod.clone()))
     }
 
-    /// The pods of a namespace, or of all: the page that follows `after`, with at most `limit` of them.
+    /// A page of the pods of a namespace, or of all namespaces: at most `limit`, from the one that follows `after`.
     pub fn list(&self, namespace: Option<&str>, limit: usize, after: &str) -> Answer {
         let of_namespace = |key: &&Key| namespace.is_none_or(|namespace| namespace == key.0);
         let mut rest = self.pods.keys().filter(of_namespace).filter(|key| *key.1 > *after).peekable();
@@ -77,7 +77,7 @@ impl Store {
         (200, json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items}))
     }
 
-    /// Marks a pod as going. Gives its uid if it is there.
+    /// Marks a pod as being deleted, unless its uid is another.
     pub fn delete_pod(&mut self, key: &Key, uid: Option<&str>) -> Answer {
         let Some(pod) = self.pods.get(key) else { return not_found(&key.1) };
         if uid.is_some_and(|uid| pod["metadata"]["uid"] != uid) {
@@ -98,7 +98,7 @@ impl Store {
         self.collect_garbage();
     }
 
-    /// The kubelet's word on a pod, if it is still there and not going.
+    /// Sets the status of a pod, unless it is gone or being deleted.
     pub fn set_status(&mut self, uid: &str, status: Value) {
         let is_it = |pod: &Value| pod["metadata"]["uid"] == uid && pod["metadata"]["deletionTimestamp"].is_null();
         let Some((key, pod)) = self.pods.iter().find(|(_, pod)| is_it(pod)) else { return };
@@ -125,7 +125,7 @@ fn not_found(name: &str) -> Answer {
     status(404, "NotFound", &format!("pods {name:?} not found"))
 }
 
-/// An API server's way to say no.
+/// An answer with a `Status` object.
 pub fn status(code: u16, reason: &str, message: &str) -> Answer {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",

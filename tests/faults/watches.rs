@@ -26,7 +26,7 @@ fn error_event(code: u16, reason: &str) -> Fault {
 #[case::ends_early(Fault::Short)]
 #[case::ends_unheard(Fault::Says(vec![]))]
 #[case::breaks_in_an_event(Fault::Breaks)]
-#[case::has_lost_the_thread(error_event(410, "Expired"))]
+#[case::has_an_outdated_version(error_event(410, "Expired"))]
 #[case::has_an_error(error_event(500, "InternalError"))]
 #[case::talks_nonsense(Fault::Says(vec!["nonsense".into()]))]
 #[case::repeats_itself(Fault::Repeats)]
@@ -65,7 +65,7 @@ fn a_server_that_ends_every_watch_at_once_is_not_asked_at_full_speed() {
 }
 
 #[rstest]
-fn what_happened_while_a_watch_was_broken_is_heard(
+fn what_happened_while_a_watch_was_broken_becomes_known(
     #[values(false, true)] forget: bool,
     #[values(false, true)] by_status: bool,
 ) {
@@ -111,7 +111,7 @@ fn a_call_outlives_an_outage_and_ends_soon_after(#[case] fault: Fault) {
 #[rstest]
 #[case::outage(Fault::Reset, 300..360, "ClusterUnavailable: the API server at ")]
 #[case::revoked(Fault::Answer(status(401, "Unauthorized", "Unauthorized")), 30..45, "Forbidden: the API server at ")]
-fn a_call_that_will_hear_nothing_any_more_ends_with_the_reason_and_its_pod_is_deleted_when_that_has_passed(
+fn a_call_without_news_for_too_long_ends_with_the_reason_and_its_pod_is_deleted_once_that_has_passed(
     #[case] fault: Fault,
     #[case] seconds: std::ops::Range<u64>,
     #[case] words: &str,
@@ -133,7 +133,7 @@ fn a_call_that_will_hear_nothing_any_more_ends_with_the_reason_and_its_pod_is_de
 }
 
 #[test]
-fn a_pod_that_was_deleted_while_nobody_watched_is_missed() {
+fn a_pod_that_was_deleted_while_nobody_watched_counts_as_deleted() {
     play(async || {
         let cluster = Cluster::start().await;
         cluster.script(runs_on());
@@ -149,7 +149,7 @@ fn a_pod_that_was_deleted_while_nobody_watched_is_missed() {
 }
 
 #[test]
-fn a_pod_is_found_on_the_third_page_of_a_list_of_which_the_second_expired() {
+fn a_pod_on_the_third_page_is_found_though_the_second_page_had_expired() {
     play(async || {
         let cluster = Cluster::start().await;
         cluster.script(slow());
@@ -179,7 +179,7 @@ fn may_not(verb: &str) -> Fault {
 #[rstest]
 #[case::list("list all pods", "list")]
 #[case::watch("watch all pods", "watch")]
-fn where_the_cluster_may_not_be_watched_its_namespaces_are(#[case] what: &'static str, #[case] verb: &str) {
+fn without_the_right_to_watch_the_cluster_its_namespaces_are_watched(#[case] what: &'static str, #[case] verb: &str) {
     play(async || {
         let cluster = Cluster::start().await;
         cluster.fault(what, FOR_EVER, may_not(verb));
@@ -193,7 +193,7 @@ fn where_the_cluster_may_not_be_watched_its_namespaces_are(#[case] what: &'stati
 #[rstest]
 #[case::list("list pods", "list")]
 #[case::watch("watch pods", "watch")]
-fn where_nothing_may_be_watched_a_call_says_which_rule_is_missing(
+fn without_the_right_to_watch_anything_a_call_says_which_rule_is_missing(
     #[case] what: &'static str,
     #[case] verb: &str,
     #[values(0, 1)] creation_takes: u64,
@@ -218,7 +218,7 @@ fn where_nothing_may_be_watched_a_call_says_which_rule_is_missing(
 }
 
 #[test]
-fn a_permission_that_is_taken_away_in_the_middle_leaves_the_namespace_to_watch() {
+fn without_the_right_to_watch_the_cluster_any_more_the_namespace_is_watched() {
     play(async || {
         let cluster = Cluster::start().await;
         cluster.script(slow());

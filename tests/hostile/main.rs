@@ -2,11 +2,13 @@
 
 mod misdeeds;
 
+use hops_k8s::document::CallResult;
 use hops_k8s::event::{Event, Events};
 use hops_k8s::plugin::{CallCtx, CallError, Limits, LoadError, Plugin};
-use hops_k8s::pods::memory::{Memory, Script, exited, running};
+use hops_k8s::pods::PodStatus;
+use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::policy::Policy;
-use hops_k8s_tests::{Document, call, component_of, loader};
+use hops_k8s_tests::{Document, call, component_of, runtime};
 use misdeeds::{ALL, Misdeed, NONE};
 use rstest::rstest;
 use serde_json::json;
@@ -23,20 +25,20 @@ fn load(misdeed: Misdeed) -> Plugin {
     limits.pod_calls = 20;
     limits.pod_bytes = 32 << 20;
     limits.time = Duration::from_secs(3);
-    loader().limits(limits).load(&component_of(&text)).unwrap()
+    runtime(limits).load(&component_of(&text)).unwrap()
 }
 
 /// Calls a plugin with pods that run for ever, and have a long log and a large file.
 async fn call_of(plugin: &Plugin, events: Events) -> Result<String, CallError> {
     let pods = Arc::new(Memory::new(|_| {
         let log = "a line\n".repeat(2000);
-        Script { log, ..Script::default().at(0, running()).file("x", vec![1; 8 << 20]) }
+        Script::default().at(0, PodStatus::running()).file("x", vec![1; 8 << 20]).log(log)
     }));
     let ctx = CallCtx::new(pods.clone(), Arc::new(Policy::default())).events(events);
     let called = plugin.call(ctx, "run", "{}").await;
     assert!(pods.created().len() <= Limits::default().pods);
     assert_eq!(pods.live(), 0, "a pod is left");
-    called
+    called.map(CallResult::into_text)
 }
 
 /// What a plugin answers that does nothing but this.
@@ -47,7 +49,10 @@ async fn answer(call: &'static str) -> String {
 /// Runs 100 calls of the true plugin at once, which have to succeed. The time that most of them took at the least.
 async fn good_calls() -> Duration {
     let pods = Arc::new(Memory::new(|_| {
-        Script::default().at(0, running()).at(20, exited(0, "Completed", "")).file("result.json", "[1]")
+        Script::default()
+            .at(0, PodStatus::running())
+            .at(20, PodStatus::exited(0, "Completed", ""))
+            .file("result.json", "[1]")
     }));
     let calls = (0..100).map(|_| {
         let pods = pods.clone();
@@ -176,6 +181,6 @@ async fn a_pod_can_be_deleted_twice_while_its_log_is_read() {
 fn a_component_with_more_than_its_share_is_refused(#[case] more: &str, #[case] what: &str) {
     let text = include_str!("plugin.wat").replacen("(table", &format!("{more} (table"), 1);
     let text = text.replace("@START@", "").replace("@REALLOC@", "").replace("@CALL@", NONE.call);
-    let error = loader().load(&component_of(&text)).err().expect("it has too many");
+    let error = runtime(Limits::default()).load(&component_of(&text)).err().expect("it has too many");
     assert!(matches!(error, LoadError::Invalid(_)) && error.to_string().contains(what), "{error}");
 }

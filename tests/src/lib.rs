@@ -6,9 +6,10 @@ pub mod nats;
 pub mod vector;
 
 use hops_k8s::event::Events;
-use hops_k8s::plugin::{CallCtx, CallError, EMBEDDED, Loader, Plugin};
+use hops_k8s::plugin::{CallCtx, CallError, EMBEDDED, Limits, Plugin, Plugins, Runtime};
 use hops_k8s::pods::Pods;
 use hops_k8s::policy::Policy;
+use hops_k8s::runner::Runner;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,13 +27,30 @@ pub fn shared_plugin() -> Arc<Plugin> {
 
 fn compiled() -> &'static Arc<Plugin> {
     static PLUGIN: OnceLock<Arc<Plugin>> = OnceLock::new();
-    PLUGIN.get_or_init(|| Arc::new(loader().load(EMBEDDED).expect("the embedded plugin is a plugin")))
+    PLUGIN.get_or_init(|| Arc::new(runtime(Limits::default()).load(EMBEDDED).expect("the embedded plugin is a plugin")))
 }
 
-/// Loads plugins with a cache that the tests share.
-pub fn loader() -> Loader {
+/// A runtime with a cache that the tests share.
+pub fn runtime(limits: Limits) -> Runtime {
     let test = std::env::current_exe().expect("a test is a program");
-    Loader::default().cache(test.with_file_name("components"))
+    Runtime::new(limits).expect("this machine runs WebAssembly").cache(test.with_file_name("components"))
+}
+
+/// Runs calls of the embedded plugin.
+pub async fn runner(pods: Arc<dyn Pods>, policy: Policy) -> Runner {
+    Runner::new(plugins([shared_plugin()]).await, pods, policy)
+}
+
+/// These plugins, by the names of their apps.
+pub async fn plugins(plugins: impl IntoIterator<Item = Arc<Plugin>>) -> Plugins {
+    Plugins::new(plugins).await.expect("each is an app of its own")
+}
+
+/// The default policy with a change.
+pub fn policy(change: impl FnOnce(&mut Policy)) -> Policy {
+    let mut policy = Policy::default();
+    change(&mut policy);
+    policy
 }
 
 /// Makes a plugin of the text of a core module that has the contract's imports and exports.
@@ -55,13 +73,14 @@ pub async fn call(pods: Arc<dyn Pods>, inputs: &Value) -> Result<String, CallErr
 
 /// Runs a call with inputs that may be no JSON.
 pub async fn call_text(pods: Arc<dyn Pods>, inputs: &str) -> Result<String, CallError> {
-    plugin().call(CallCtx::new(pods, Arc::new(Policy::default())), "run", inputs).await
+    let ctx = CallCtx::new(pods, Arc::new(Policy::default()));
+    Ok(plugin().call(ctx, "run", inputs).await?.into_text())
 }
 
 /// Runs a call with the default policy and tells of its events.
 pub async fn call_with(pods: Arc<dyn Pods>, events: Events, inputs: &Value) -> Result<String, CallError> {
     let ctx = CallCtx::new(pods, Arc::new(Policy::default())).events(events);
-    plugin().call(ctx, "run", &inputs.to_string()).await
+    Ok(plugin().call(ctx, "run", &inputs.to_string()).await?.into_text())
 }
 
 /// A result document, taken apart.

@@ -1,6 +1,6 @@
-//! Calls with what their pods do and the exact results, which hold for every host: see `vectors/README.md`.
+//! Calls, what their pods do, and the exact results that every host gets: see `vectors/README.md`.
 
-use hops_k8s::pods::memory::{Script, cause};
+use hops_k8s::pods::memory::Script;
 use hops_k8s::pods::{Cause, ContainerState, Error, Excess, Phase, PodSpec, PodStatus, Refusal, Rule, Terminated};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,32 +14,32 @@ use std::time::Duration;
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Vector {
-    /// The name of its file, without the ending.
+    /// The name of its file without `.json`.
     #[serde(skip)]
     pub name: String,
     /// The text of its file.
     #[serde(skip)]
     pub text: String,
-    /// What it shows.
+    /// What the call shows.
     pub about: String,
     /// The handler that is called.
     #[serde(default = "run")]
     pub handler: String,
     inputs: Option<Box<RawValue>>,
     inputs_text: Option<String>,
-    /// The wall clock at the start.
+    /// The wall clock at the start of the call.
     pub time: String,
-    /// What its pod does.
+    /// What the call's pod does.
     #[serde(default)]
     pub pod: Pod,
-    /// What the pod is asked for as.
+    /// The spec with which the pod is asked for.
     pub spec: Option<Value>,
-    /// How many pods are left.
+    /// How many pods are left after the call.
     #[serde(default)]
     pub pods_left: usize,
     /// The result document.
     pub result: Option<String>,
-    /// Why there is none.
+    /// The call error, if there is no document.
     pub call_error: Option<Value>,
 }
 
@@ -47,12 +47,12 @@ pub struct Vector {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pod {
-    refused: Option<ErrorOf>,
+    refused: Option<ErrorJson>,
     #[serde(default)]
     states: Vec<State>,
-    lost: Option<ErrorOf>,
+    lost: Option<ErrorJson>,
     #[serde(default)]
-    files: HashMap<String, FileOf>,
+    files: HashMap<String, FileJson>,
     #[serde(default)]
     log: String,
 }
@@ -62,21 +62,21 @@ pub struct Pod {
 struct State {
     at_ms: u64,
     #[serde(default)]
-    phase: PhaseOf,
-    cause: Option<CauseOf>,
+    phase: PhaseJson,
+    cause: Option<CauseJson>,
     unschedulable: Option<String>,
     #[serde(default)]
     waits_for_room: bool,
-    disruption: Option<CauseOf>,
+    disruption: Option<CauseJson>,
     #[serde(default)]
     deleted: bool,
-    main: Option<StateOf>,
-    sidecar: Option<StateOf>,
+    main: Option<StateJson>,
+    sidecar: Option<StateJson>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum PhaseOf {
+enum PhaseJson {
     #[default]
     Pending,
     Running,
@@ -87,22 +87,22 @@ enum PhaseOf {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CauseOf {
+struct CauseJson {
     reason: String,
     message: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum StateOf {
-    Waiting(CauseOf),
+enum StateJson {
+    Waiting(CauseJson),
     Running,
-    Terminated(TerminatedOf),
+    Terminated(TerminatedJson),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct TerminatedOf {
+struct TerminatedJson {
     exit_code: i32,
     reason: String,
     message: String,
@@ -110,35 +110,35 @@ struct TerminatedOf {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum FileOf {
+enum FileJson {
     Text(String),
     Base64(String),
-    Error(ErrorOf),
+    Error(ErrorJson),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum ErrorOf {
+enum ErrorJson {
     PolicyDenied(String),
-    Forbidden(RefusalOf),
+    Forbidden(RefusalJson),
     QuotaExceeded(String),
     Invalid(String),
     Gone(String),
-    TooLarge(ExcessOf),
+    TooLarge(ExcessJson),
     Unavailable(String),
     Other(String),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RefusalOf {
+struct RefusalJson {
     message: String,
-    missing: Option<RuleOf>,
+    missing: Option<RuleJson>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RuleOf {
+struct RuleJson {
     verb: String,
     resource: String,
     namespace: String,
@@ -146,7 +146,7 @@ struct RuleOf {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ExcessOf {
+struct ExcessJson {
     size: u64,
     limit: u64,
 }
@@ -156,7 +156,7 @@ fn run() -> String {
 }
 
 impl Vector {
-    /// All of them, in order of their names.
+    /// All vectors, sorted by name.
     pub fn all() -> Vec<Self> {
         let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/vectors"));
         let entries = fs::read_dir(folder).expect("the vectors are there").map(|entry| entry.expect("a file").path());
@@ -180,25 +180,24 @@ impl Vector {
         match (&self.inputs, &self.inputs_text) {
             (Some(inputs), None) => inputs.get(),
             (None, Some(text)) => text,
-            _ => panic!("{}: either inputs or inputs-text", self.name),
+            _ => panic!("{}: expected either inputs or inputs-text", self.name),
         }
     }
 
-    /// What its pod does, for pods in memory.
+    /// The script of the call's pod, for pods in memory.
     pub fn script(&self) -> Script {
         let Pod { refused, states, lost, files, log } = &self.pod;
-        let content = |file: &FileOf| match file {
-            FileOf::Text(text) => Ok(text.clone().into_bytes()),
-            FileOf::Base64(text) => Ok(base64(text)),
-            FileOf::Error(error) => Err(error.into()),
+        let content = |file: &FileJson| match file {
+            FileJson::Text(text) => Ok(text.clone().into_bytes()),
+            FileJson::Base64(text) => Ok(base64(text)),
+            FileJson::Error(error) => Err(error.into()),
         };
-        Script {
-            refused: refused.as_ref().map(Error::from),
-            statuses: states.iter().map(|state| (Duration::from_millis(state.at_ms), state.into())).collect(),
-            lost: lost.as_ref().map(Error::from),
-            files: files.iter().map(|(path, file)| (path.clone(), content(file))).collect(),
-            log: log.clone(),
-        }
+        let mut script = Script::default().log(log.as_str());
+        script.refused = refused.as_ref().map(Error::from);
+        script.statuses = states.iter().map(|state| (Duration::from_millis(state.at_ms), state.into())).collect();
+        script.lost = lost.as_ref().map(Error::from);
+        script.files = files.iter().map(|(path, file)| (path.clone(), content(file))).collect();
+        script
     }
 }
 
@@ -207,7 +206,7 @@ fn base64(text: &str) -> Vec<u8> {
     base64::engine::general_purpose::STANDARD.decode(text).expect("base64")
 }
 
-/// A pod's spec as vectors have it.
+/// A pod's spec as a vector writes it.
 pub fn spec(spec: &PodSpec) -> Value {
     let files = spec.input_files.iter();
     let files: Vec<Value> =
@@ -235,35 +234,35 @@ impl From<&State> for PodStatus {
     fn from(state: &State) -> Self {
         PodStatus {
             phase: match state.phase {
-                PhaseOf::Pending => Phase::Pending,
-                PhaseOf::Running => Phase::Running,
-                PhaseOf::Succeeded => Phase::Succeeded,
-                PhaseOf::Failed => Phase::Failed,
-                PhaseOf::Unknown => Phase::Unknown,
+                PhaseJson::Pending => Phase::Pending,
+                PhaseJson::Running => Phase::Running,
+                PhaseJson::Succeeded => Phase::Succeeded,
+                PhaseJson::Failed => Phase::Failed,
+                PhaseJson::Unknown => Phase::Unknown,
             },
-            cause: state.cause.as_ref().map_or_else(|| cause("", ""), Cause::from),
+            cause: state.cause.as_ref().map_or_else(|| Cause::new("", ""), Cause::from),
             unschedulable: state.unschedulable.clone(),
             waits_for_room: state.waits_for_room,
             disruption: state.disruption.as_ref().map(Cause::from),
             deleted: state.deleted,
-            main: state.main.as_ref().map_or_else(|| ContainerState::Waiting(cause("", "")), ContainerState::from),
+            main: state.main.as_ref().map_or_else(|| ContainerState::Waiting(Cause::new("", "")), ContainerState::from),
             sidecar: state.sidecar.as_ref().map(ContainerState::from),
         }
     }
 }
 
-impl From<&CauseOf> for Cause {
-    fn from(of: &CauseOf) -> Self {
-        cause(&of.reason, &of.message)
+impl From<&CauseJson> for Cause {
+    fn from(of: &CauseJson) -> Self {
+        Cause::new(&of.reason, &of.message)
     }
 }
 
-impl From<&StateOf> for ContainerState {
-    fn from(state: &StateOf) -> Self {
+impl From<&StateJson> for ContainerState {
+    fn from(state: &StateJson) -> Self {
         match state {
-            StateOf::Waiting(cause) => ContainerState::Waiting(cause.into()),
-            StateOf::Running => ContainerState::Running,
-            StateOf::Terminated(TerminatedOf { exit_code, reason, message }) => {
+            StateJson::Waiting(cause) => ContainerState::Waiting(cause.into()),
+            StateJson::Running => ContainerState::Running,
+            StateJson::Terminated(TerminatedJson { exit_code, reason, message }) => {
                 ContainerState::Terminated(Terminated {
                     exit_code: *exit_code,
                     reason: reason.clone(),
@@ -274,24 +273,24 @@ impl From<&StateOf> for ContainerState {
     }
 }
 
-impl From<&ErrorOf> for Error {
-    fn from(error: &ErrorOf) -> Self {
+impl From<&ErrorJson> for Error {
+    fn from(error: &ErrorJson) -> Self {
         match error {
-            ErrorOf::PolicyDenied(why) => Error::PolicyDenied(why.clone()),
-            ErrorOf::Forbidden(RefusalOf { message, missing }) => Error::Forbidden(Refusal {
+            ErrorJson::PolicyDenied(why) => Error::PolicyDenied(why.clone()),
+            ErrorJson::Forbidden(RefusalJson { message, missing }) => Error::Forbidden(Refusal {
                 message: message.clone(),
-                missing: missing.as_ref().map(|RuleOf { verb, resource, namespace }| Rule {
+                missing: missing.as_ref().map(|RuleJson { verb, resource, namespace }| Rule {
                     verb: verb.clone(),
                     resource: resource.clone(),
                     namespace: namespace.clone(),
                 }),
             }),
-            ErrorOf::QuotaExceeded(why) => Error::QuotaExceeded(why.clone()),
-            ErrorOf::Invalid(why) => Error::Invalid(why.clone()),
-            ErrorOf::Gone(why) => Error::Gone(why.clone()),
-            ErrorOf::TooLarge(ExcessOf { size, limit }) => Error::TooLarge(Excess { size: *size, limit: *limit }),
-            ErrorOf::Unavailable(why) => Error::Unavailable(why.clone()),
-            ErrorOf::Other(why) => Error::Other(why.clone()),
+            ErrorJson::QuotaExceeded(why) => Error::QuotaExceeded(why.clone()),
+            ErrorJson::Invalid(why) => Error::Invalid(why.clone()),
+            ErrorJson::Gone(why) => Error::Gone(why.clone()),
+            ErrorJson::TooLarge(ExcessJson { size, limit }) => Error::TooLarge(Excess { size: *size, limit: *limit }),
+            ErrorJson::Unavailable(why) => Error::Unavailable(why.clone()),
+            ErrorJson::Other(why) => Error::Other(why.clone()),
         }
     }
 }

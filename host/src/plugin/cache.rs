@@ -9,7 +9,7 @@ use std::path::Path;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Result};
 
-/// Takes the component from the cache or compiles it. A cache that cannot be used is as good as none.
+/// Takes the component from the cache, or compiles it. Without a usable cache it is compiled each time.
 pub(super) fn load(engine: &Engine, dir: &Path, component: &[u8], sha256: &str) -> Result<Component> {
     let mut settings = KeyHasher(Sha256::new());
     engine.precompile_compatibility_hash().hash(&mut settings);
@@ -24,8 +24,8 @@ pub(super) fn load(engine: &Engine, dir: &Path, component: &[u8], sha256: &str) 
     Ok(compiled)
 }
 
-/// An entry is the SHA-256 of the code, then the code. One that is damaged, or that somebody else could have written,
-/// is no entry.
+/// An entry is the SHA-256 of the code, then the code. An entry is ignored if it is damaged, or if another user could
+/// have written it.
 #[allow(unsafe_code, reason = "see SAFETY")]
 fn read(engine: &Engine, entry: &Path) -> Option<Component> {
     if !is_private(entry.parent()?) || !is_private(entry) {
@@ -63,7 +63,7 @@ fn create_private_dir(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)
 }
 
-/// Whether nobody but this user can write there.
+/// Whether only this user can write there.
 #[cfg(unix)]
 fn is_private(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -77,7 +77,7 @@ fn is_private(_: &Path) -> bool {
     true
 }
 
-/// Makes a stable key of what wasmtime hashes.
+/// Makes a stable key from what wasmtime hashes.
 struct KeyHasher(Sha256);
 
 impl Hasher for KeyHasher {

@@ -1,11 +1,13 @@
 //! Pods as containers of this machine's Docker or Podman.
 //!
-//! A call costs seven requests: create, inspect, files in, start, wait, inspect, and result out; the removal comes after.
-//! Where this process may use the engine's volumes in the file system, the result needs no request, and the files in one
-//! only if there are any. What is
-//! Kubernetes' alone is ignored: the namespace, and what policies deny by default (service account, pull secrets, node
-//! selector). An image is pulled only if the engine does not have it, with the credentials that `docker login` writes
-//! to `~/.docker/config.json`; credential helpers are not asked.
+//! A call costs seven requests: create, inspect, upload the files, start, wait, inspect, download the result. The removal
+//! follows in the background. Where this process may read the engine's volumes in the file system, the result needs no
+//! request, and a call without input files needs no upload.
+//!
+//! What only Kubernetes has is ignored: the namespace, the service account, the pull secrets and the node selector.
+//!
+//! An image is pulled only if the engine does not have it. The credentials are those that `docker login` writes to
+//! `~/.docker/config.json`; credential helpers are not asked.
 
 mod connect;
 mod files;
@@ -16,15 +18,16 @@ mod volume;
 
 pub use connect::{EngineError, EngineOptions};
 
-use super::kube::chain;
+use super::causes::chain;
 use super::{Error, Identity, MOST_LOG_BYTES, Pod, PodSpec, PodStatus, Pods};
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::errors::Error as Failure;
+use bollard::errors::Error as RequestError;
 use bollard::query_parameters::{LogsOptions, RemoveContainerOptions};
 use futures::{StreamExt, TryStreamExt};
 use owner::Owner;
 use run::Run;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -35,7 +38,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use volume::Volume;
 
-/// A container engine, as a place where pods run.
+/// Pods as containers of one engine.
 pub struct EnginePods {
     inner: Arc<Inner>,
 }
@@ -45,8 +48,14 @@ struct Inner {
     address: String,
     description: String,
     owner: Option<Owner>,
-    /// What sees each container through from creation to removal.
+    /// One task for each container, from its creation to its removal.
     tasks: TaskTracker,
+}
+
+impl fmt::Debug for EnginePods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnginePods").field("engine", &self.inner.description).finish_non_exhaustive()
+    }
 }
 
 impl EnginePods {
@@ -69,9 +78,9 @@ impl Pods for EnginePods {
             statuses: run.statuses(),
             end: Some(end.drop_guard()),
         };
-        let (verdict, accepted) = oneshot::channel();
-        self.inner.tasks.spawn(run.run(verdict));
-        accepted.await.map_err(|_| Error::Other("the container's creation was broken off".into()))??;
+        let (accepted, verdict) = oneshot::channel();
+        self.inner.tasks.spawn(run.run(accepted));
+        verdict.await.map_err(|_| Error::Other("the creation of the container was broken off".into()))??;
         Ok(Box::new(pod))
     }
 
@@ -88,7 +97,7 @@ struct EnginePod {
     output_dir: String,
     volume: Arc<OnceLock<Volume>>,
     statuses: watch::Receiver<Result<PodStatus, Error>>,
-    /// Dropping it has the container removed.
+    /// Dropped when the pod is not wanted any more: the task then removes the container.
     end: Option<DropGuard>,
 }
 
@@ -99,8 +108,8 @@ impl Pod for EnginePod {
     }
 
     async fn changed(&mut self) -> Result<PodStatus, Error> {
-        let ended = |_| Error::Other("the container is not looked after any more".into());
-        self.statuses.changed().await.map_err(ended)?;
+        let no_more = |_| Error::Other("the container is no longer watched".into());
+        self.statuses.changed().await.map_err(no_more)?;
         self.statuses.borrow_and_update().clone()
     }
 
@@ -134,7 +143,7 @@ impl Pod for EnginePod {
 }
 
 impl Inner {
-    async fn tail_logs(&self, container: &str, lines: u32) -> Result<String, Failure> {
+    async fn tail_logs(&self, container: &str, lines: u32) -> Result<String, RequestError> {
         let options = LogsOptions { stdout: true, stderr: true, tail: lines.to_string(), ..LogsOptions::default() };
         let log: Vec<u8> = self
             .docker
@@ -149,39 +158,40 @@ impl Inner {
         Ok(String::from_utf8_lossy(&log).into_owned())
     }
 
-    /// What a failed request means to the one who asked for it.
-    fn explain(&self, failure: Failure) -> Error {
-        match failure {
-            failure if is_gone(&failure) => Error::Gone("somebody removed the container".into()),
-            Failure::DockerResponseServerError { status_code: 400, message } => Error::Invalid(message),
-            Failure::DockerResponseServerError { status_code, message } => {
+    /// What a failed request means for the pod.
+    fn explain(&self, error: RequestError) -> Error {
+        match error {
+            error if is_gone(&error) => Error::Gone("somebody removed the container".into()),
+            RequestError::DockerResponseServerError { status_code: 400, message } => Error::Invalid(message),
+            RequestError::DockerResponseServerError { status_code, message } => {
                 Error::Other(format!("the engine at {} answered {status_code}: {message}", self.address))
             }
-            failure => Error::Unavailable(format!(
+            error => Error::Unavailable(format!(
                 "the engine at {} does not answer: {}; check that it runs",
                 self.address,
-                chain(&failure)
+                chain(&error)
             )),
         }
     }
 }
 
-/// Whether the container does not exist.
-fn is_gone(failure: &Failure) -> bool {
-    matches!(failure, Failure::DockerResponseServerError { status_code: 404, message }
+/// Whether a request failed because the container does not exist.
+fn is_gone(error: &RequestError) -> bool {
+    matches!(error, RequestError::DockerResponseServerError { status_code: 404, message }
         if message.to_lowercase().contains("no such container"))
 }
 
-/// Removes a container with its volumes. Whether we did; somebody else may have been faster, or be about to.
+/// Removes a container with its volumes. Returns whether this request removed it: it may be gone already, or being
+/// removed by somebody else.
 async fn remove(inner: &Inner, container: &str) -> bool {
     let options = RemoveContainerOptions { force: true, v: true, link: false };
     match inner.docker.remove_container(container, Some(options)).await {
-        Ok(()) => return true,
-        Err(Failure::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
-        Err(failure) => {
-            let why = chain(&failure);
-            tracing::warn!(container, why, "container not removed; the next run of hops tries again");
+        Ok(()) => true,
+        Err(RequestError::DockerResponseServerError { status_code: 404 | 409, .. }) => false,
+        Err(error) => {
+            let why = chain(&error);
+            tracing::warn!(container, why, "container not removed; the next process of this user tries again");
+            false
         }
     }
-    false
 }

@@ -1,7 +1,7 @@
 //! Pods in a Kubernetes cluster.
 //!
 //! A call costs at most four requests: the pod, a ConfigMap if there are input files, the result, the deletion. The
-//! statuses of all pods come from one watch. ConfigMaps belong to their pod, so deleting it is the whole clean-up.
+//! statuses of all pods come from one watch. ConfigMaps belong to their pod, so deleting the pod is the whole clean-up.
 
 mod api;
 mod check;
@@ -12,12 +12,12 @@ mod room;
 mod status;
 mod watch;
 
-pub(super) use api::chain;
+pub use api::ObserveRequests;
 pub use check::{PodTrouble, Step};
 pub use connect::{ConnectError, KubeOptions, Source};
 
 use super::{Error, FoundPod, Identity, MOST_LOG_BYTES, Pod, PodSpec, PodStatus, Pods};
-use api::{Action, ApiServer, Failure, backoff};
+use api::{Action, ApiServer, RequestError, backoff};
 use async_trait::async_trait;
 use backon::BackoffBuilder;
 use fetch::Route;
@@ -28,6 +28,7 @@ use kube::{Client, ResourceExt};
 use manifest::Standard;
 use room::{Claim, Room};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,23 +40,23 @@ use tokio_util::compat::FuturesAsyncReadCompatExt;
 use tokio_util::task::TaskTracker;
 use watch::{OUTAGE, Subscription, Watch};
 
-/// Seconds that the containers of a pod whose result is read have to end. Zero would not wait for the node's word, and
-/// the next pod could meet a node that is still full.
+/// Seconds that the containers of a pod get to end once the user's container has ended. With zero, the pod would be gone
+/// before its node has freed the room, and the next pod could be refused there.
 const GRACE_ENDED: u32 = 1;
-/// Seconds that a container that is cut off in the middle has to end.
-const GRACE_CANCELLED: u32 = 5;
-/// How long to wait for a pod of an earlier try that is being deleted.
+/// Seconds that the containers get to end while the user's container still runs.
+const GRACE_RUNNING: u32 = 5;
+/// How long a new pod waits until an earlier one of its name is deleted.
 const DELETION: Duration = Duration::from_secs(60);
-/// Between two looks at it.
+/// The pause between two looks at a pod that is being deleted.
 const DELETION_PAUSE: Duration = Duration::from_millis(500);
-/// How long a namespace is taken for restricted after it said so.
+/// How long a namespace counts as restricted after it refused a pod.
 const RESTRICTED: Duration = Duration::from_secs(10 * 60);
-/// How long to rest when a pod could not be deleted with patience.
+/// The pause after a deletion has failed with all its tries.
 const REST: Duration = Duration::from_secs(5);
-/// ConfigMaps of one pod that are created side by side.
+/// How many ConfigMaps of one pod are created at the same time.
 const CONFIG_MAPS_AT_ONCE: usize = 4;
 
-/// A cluster, as a place where pods run.
+/// The pods of a Kubernetes cluster.
 pub struct KubePods {
     inner: Arc<Inner>,
 }
@@ -66,24 +67,35 @@ struct Inner {
     source: Source,
     watch: Watch,
     room: Room,
-    /// The namespaces that take restricted pods alone, and when they said so.
+    /// The namespaces that accept restricted pods only, and when that was learned.
     restricted: Mutex<HashMap<String, Instant>>,
     options: KubeOptions,
     route: Route,
-    /// Creations and deletions that go on when nobody waits for them.
+    /// Creations and deletions that go on even if nobody waits for them.
     tasks: TaskTracker,
     runtime: Handle,
 }
 
 impl KubePods {
-    /// The address of the API server.
-    pub fn address(&self) -> &str {
+    /// The address of the API server. `None` if the embedding program brought its own client.
+    pub fn address(&self) -> Option<&str> {
         self.inner.server.address()
     }
 
     /// Where the address and the credentials come from.
     pub fn source(&self) -> &Source {
         &self.inner.source
+    }
+}
+
+impl fmt::Debug for KubePods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { source, options, .. } = &*self.inner;
+        f.debug_struct("KubePods")
+            .field("address", &self.address())
+            .field("source", source)
+            .field("options", options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,12 +109,12 @@ impl Pods for KubePods {
         let mut pauses = backoff().build();
         loop {
             let spec = spec.clone();
-            // In a task of its own: a request that is under way cannot be taken back, so somebody must see it through
-            // and delete what came of it.
+            // A request that was sent cannot be taken back. In a task of its own it is seen through even if this future
+            // is dropped, so that the pod it creates is deleted.
             let (sender, receiver) = oneshot::channel();
             self.inner.tasks.spawn(async move {
                 let created = pod.create(&spec).await;
-                // If nobody waits any more, the pod is dropped here, while the task still counts as going on.
+                // If nobody waits any more, this drops the pod while the task still counts as running.
                 let _ = sender.send((pod, created));
             });
             let created;
@@ -123,10 +135,10 @@ impl Pods for KubePods {
 
     async fn remove(&self, pod: &FoundPod) -> Result<(), Error> {
         let pods: Api<k8s::Pod> = Api::namespaced(self.inner.client.clone(), &pod.namespace);
-        let params = delete_params(Some(pod.uid.clone()), GRACE_CANCELLED);
+        let params = delete_params(Some(pod.uid.clone()), GRACE_RUNNING);
         let action = Action { verb: "delete", resource: "pods", namespace: pod.namespace.clone() };
         let deleted = delete(&self.inner, &pods, &pod.name, &params).await;
-        deleted.map_err(|failure| self.inner.server.explain(failure, &action))
+        deleted.map_err(|error| self.inner.server.explain(error, &action))
     }
 
     async fn drained(&self) {
@@ -143,15 +155,38 @@ struct KubePod {
     uid: Option<String>,
     subscription: Subscription,
     is_adopted: bool,
-    /// Whether there is something to delete.
+    /// Whether there is, or may be, a pod for this call to delete.
     is_left: bool,
-    /// Whether dropping it leaves it to the next call of its identity.
+    /// Whether a pod that is dropped is left to the next call of its identity.
     outlives_call: bool,
+}
+
+/// What one request to create a pod came to.
+enum Creation {
+    Created(Box<k8s::Pod>),
+    /// The namespace accepts restricted pods only.
+    DemandsRestricted,
+    /// There is a pod of this name.
+    Exists(RequestError),
+    /// It was refused, but an earlier try that got no answer may have created the pod. That pod itself may be the
+    /// reason: it uses up the quota.
+    MayExist(RequestError),
+    Refused(RequestError),
+}
+
+/// What was found under the name of a pod.
+enum Occupant {
+    Nobody,
+    /// A pod of this call's identity.
+    Ours(Box<k8s::Pod>),
+    /// A pod of this call's identity that is being deleted.
+    OursLeaving,
+    Stranger,
 }
 
 impl KubePod {
     fn new(inner: Arc<Inner>, spec: &PodSpec, identity: Identity, claim: Claim, wait_until: Instant) -> Self {
-        // Before there is a pod, so that no event of it is missed.
+        // Before the pod is created, so that none of its events is missed.
         let subscription = inner.watch.subscribe(&spec.namespace, &identity.name, claim, wait_until);
         KubePod {
             namespace: spec.namespace.clone(),
@@ -169,15 +204,15 @@ impl KubePod {
         Api::namespaced(self.inner.client.clone(), &self.namespace)
     }
 
-    fn action(&self, verb: &'static str, resource: &'static str) -> Action {
-        Action { verb, resource, namespace: self.namespace.clone() }
+    fn explain(&self, error: RequestError, verb: &'static str, resource: &'static str) -> Error {
+        self.inner.server.explain(error, &Action { verb, resource, namespace: self.namespace.clone() })
     }
 
     async fn create(&mut self, spec: &PodSpec) -> Result<(), Error> {
         let created = self.create_with_files(spec).await;
-        // After other errors nobody will try again, so nobody will find it.
-        let is_found = matches!(created, Ok(()) | Err(Error::Unavailable(_)));
-        self.outlives_call = self.identity.outlives_call && is_found;
+        // A request is made again only after these outcomes. After any other, nobody would find the pod.
+        let is_tried_again = matches!(created, Ok(()) | Err(Error::Unavailable(_)));
+        self.outlives_call = self.identity.outlives_call && is_tried_again;
         created
     }
 
@@ -187,9 +222,9 @@ impl KubePod {
         let uid = pod.uid().ok_or_else(|| Error::Other("the API server gave the pod no uid".into()))?;
         self.uid = Some(uid.clone());
         files.rename(&pod);
-        self.subscription.found(&pod);
+        self.subscription.identify(&pod);
 
-        // After the pod, because they belong to it; the node waits for them.
+        // After the pod, because they belong to it. The node waits for them.
         let this = &*self;
         futures::stream::iter(files.manifests(&this.identity, &uid).map(Ok))
             .try_for_each_concurrent(CONFIG_MAPS_AT_ONCE, |manifest| this.create_config_map(manifest))
@@ -202,66 +237,84 @@ impl KubePod {
         match self.inner.server.request(|| config_maps.create(&params, &manifest)).await {
             Ok(_) => Ok(()),
             // The answer to an earlier try was lost, or the pod is adopted.
-            Err(failure) if failure.is("AlreadyExists") => Ok(()),
-            Err(failure) => Err(self.inner.server.explain(failure, &self.action("create", "configmaps"))),
+            Err(error) if error.is("AlreadyExists") => Ok(()),
+            Err(error) => Err(self.explain(error, "create", "configmaps")),
         }
     }
 
-    /// Creates the pod, or adopts the one that is there: of an earlier try of which the answer was lost, or of an
-    /// earlier call. One that is on its way out is waited for and made anew.
+    /// Creates the pod, or adopts the pod of its identity that exists: an earlier call made it, or an earlier try whose
+    /// answer was lost. A pod that is being deleted is waited for and created anew.
     async fn create_pod(&mut self, spec: &PodSpec, files: &manifest::ConfigMaps<'_>) -> Result<k8s::Pod, Error> {
-        let (pods, params, keep) = (self.pods(), PostParams::default(), spec.keep);
-        let (inner, create, get) = (self.inner.clone(), self.action("create", "pods"), self.action("get", "pods"));
-        let mut standard = inner.standard(&spec.namespace);
-        let mut manifest = manifest::pod(&self.identity, spec, files, &inner.options, standard);
-        let start = Instant::now();
+        let deadline = Instant::now() + DELETION;
         loop {
-            self.is_left = !keep;
-            let failure = match self.inner.server.request(|| pods.create(&params, &manifest)).await {
-                Ok(pod) => return Ok(pod),
-                Err(failure) => failure,
+            // From here on, the request may have its effect whether its answer is heard or not.
+            self.is_left = !spec.keep;
+            let error = match self.try_create(spec, files).await {
+                Creation::Created(pod) => return Ok(*pod),
+                Creation::DemandsRestricted => {
+                    self.inner.restricted().insert(self.namespace.clone(), Instant::now());
+                    continue;
+                }
+                Creation::Refused(error) => {
+                    self.is_left = !spec.keep && error.may_have_arrived;
+                    return Err(self.explain(error, "create", "pods"));
+                }
+                Creation::Exists(error) | Creation::MayExist(error) => error,
             };
-            if standard == Standard::Baseline && failure.is_for_want_of_restriction() {
-                standard = Standard::Restricted;
-                inner.restricted().insert(spec.namespace.clone(), Instant::now());
-                manifest = manifest::pod(&self.identity, spec, files, &inner.options, standard);
-                continue;
-            }
-            // Until it is known to be ours, it is not ours to delete.
-            self.is_left = !keep && failure.may_have_arrived;
-            let exists = failure.is("AlreadyExists");
-            // What was created unheard takes up the quota that a second try runs into.
-            let may_exist = failure.may_have_arrived && !failure.may_pass();
-            if !exists && !may_exist {
-                return Err(inner.server.explain(failure, &create));
-            }
+            // A pod that may be another's is not deleted.
+            self.is_left = !spec.keep && error.may_have_arrived;
             let name = &self.identity.name;
-            let found = self.inner.server.request(|| pods.get_opt(name)).await;
-            let found = found.map_err(|failure| inner.server.explain(failure, &get))?;
-            match found {
-                Some(pod) if !manifest::is_of(&pod, &self.identity) => {
+            match self.occupant().await? {
+                Occupant::Ours(pod) => {
+                    // A random identity is this call's alone, so this call created the pod.
+                    self.is_adopted = self.identity.outlives_call;
+                    self.is_left = !spec.keep;
+                    return Ok(*pod);
+                }
+                Occupant::Stranger => {
                     self.is_left = false;
-                    let what = format!("a pod named {name} that is not of this call is in the way; delete it");
+                    let what = format!("a pod named {name} that does not belong to this call is in the way; delete it");
                     return Err(Error::Other(what));
                 }
-                Some(pod) if pod.metadata.deletion_timestamp.is_none() => {
-                    // With a random identity it is this very call's.
-                    self.is_adopted = self.identity.outlives_call;
-                    self.is_left = !keep;
-                    return Ok(pod);
-                }
-                Some(_) if start.elapsed() > DELETION => {
+                Occupant::OursLeaving if Instant::now() > deadline => {
                     let what = format!("the pod {name} of an earlier try is still being deleted");
                     return Err(Error::Unavailable(what));
                 }
-                None if !exists => return Err(inner.server.explain(failure, &create)),
-                _ => tokio::time::sleep(DELETION_PAUSE).await,
+                Occupant::Nobody if !error.is("AlreadyExists") => return Err(self.explain(error, "create", "pods")),
+                Occupant::OursLeaving | Occupant::Nobody => tokio::time::sleep(DELETION_PAUSE).await,
             }
         }
     }
 
+    async fn try_create(&self, spec: &PodSpec, files: &manifest::ConfigMaps<'_>) -> Creation {
+        let (pods, params) = (self.pods(), PostParams::default());
+        let standard = self.inner.standard(&self.namespace);
+        let manifest = manifest::pod(&self.identity, spec, files, &self.inner.options, standard);
+        match self.inner.server.request(|| pods.create(&params, &manifest)).await {
+            Ok(pod) => Creation::Created(Box::new(pod)),
+            Err(error) if standard == Standard::Baseline && error.demands_restricted_pod() => {
+                Creation::DemandsRestricted
+            }
+            Err(error) if error.is("AlreadyExists") => Creation::Exists(error),
+            Err(error) if error.may_have_arrived && !error.may_pass() => Creation::MayExist(error),
+            Err(error) => Creation::Refused(error),
+        }
+    }
+
+    /// Looks which pod has this pod's name.
+    async fn occupant(&self) -> Result<Occupant, Error> {
+        let pods = self.pods();
+        let found = self.inner.server.request(|| pods.get_opt(&self.identity.name)).await;
+        Ok(match found.map_err(|error| self.explain(error, "get", "pods"))? {
+            None => Occupant::Nobody,
+            Some(pod) if !manifest::is_of(&pod, &self.identity) => Occupant::Stranger,
+            Some(pod) if pod.metadata.deletion_timestamp.is_some() => Occupant::OursLeaving,
+            Some(pod) => Occupant::Ours(Box::new(pod)),
+        })
+    }
+
     fn delete_params(&self) -> DeleteParams {
-        delete_params(self.uid.clone(), if self.subscription.has_ended() { GRACE_ENDED } else { GRACE_CANCELLED })
+        delete_params(self.uid.clone(), if self.subscription.has_ended() { GRACE_ENDED } else { GRACE_RUNNING })
     }
 }
 
@@ -270,7 +323,7 @@ impl Inner {
         self.restricted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the pods of a namespace may be, as far as is known.
+    /// The standard that pods of a namespace have to meet, as far as is known.
     fn standard(&self, namespace: &str) -> Standard {
         match self.restricted().get(namespace) {
             Some(learned) if learned.elapsed() < RESTRICTED => Standard::Restricted,
@@ -278,8 +331,7 @@ impl Inner {
         }
     }
 
-    /// Waits until a pod may be created. One that is there already does not wait: others may do so for the room that it
-    /// takes up.
+    /// Waits until a pod may be created. A pod that exists already does not wait: others may be waiting for its room.
     async fn claim(&self, spec: &PodSpec, identity: &Identity, until: Instant) -> Claim {
         if let Some(claim) = self.room.try_claim(spec) {
             return claim;
@@ -295,23 +347,20 @@ impl Inner {
 
     async fn find(&self, labels: &BTreeMap<String, String>) -> Result<Vec<FoundPod>, Error> {
         let params = ListParams::default().labels(&manifest::selector(labels));
+        let action = |namespace| Action { verb: "list", resource: "pods", namespace };
         let all: Api<k8s::Pod> = Api::all(self.client.clone());
         let found = match self.server.request(|| all.list(&params)).await {
             Ok(pods) => pods.items,
-            Err(failure) if failure.is("Forbidden") => {
+            Err(error) if error.is("Forbidden") => {
                 let mut found = vec![];
                 for namespace in self.watch.namespaces() {
                     let pods: Api<k8s::Pod> = Api::namespaced(self.client.clone(), &namespace);
-                    let action = Action { verb: "list", resource: "pods", namespace };
                     let listed = self.server.request(|| pods.list(&params)).await;
-                    found.extend(listed.map_err(|failure| self.server.explain(failure, &action))?);
+                    found.extend(listed.map_err(|error| self.server.explain(error, &action(namespace)))?);
                 }
                 found
             }
-            Err(failure) => {
-                let action = Action { verb: "list", resource: "pods", namespace: String::new() };
-                return Err(self.server.explain(failure, &action));
-            }
+            Err(error) => return Err(self.server.explain(error, &action(String::new()))),
         };
         let found = found.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
         Ok(found.filter_map(found_pod).collect())
@@ -334,12 +383,12 @@ fn delete_params(uid: Option<String>, grace: u32) -> DeleteParams {
     DeleteParams { preconditions, ..DeleteParams::default() }.grace_period(grace)
 }
 
-async fn delete(inner: &Inner, pods: &Api<k8s::Pod>, name: &str, params: &DeleteParams) -> Result<(), Failure> {
+async fn delete(inner: &Inner, pods: &Api<k8s::Pod>, name: &str, params: &DeleteParams) -> Result<(), RequestError> {
     match inner.server.request(|| pods.delete(name, params)).await {
         Ok(_) => Ok(()),
-        // Somebody else was faster; with another uid, it is another pod.
-        Err(failure) if failure.is("NotFound") || failure.is("Conflict") => Ok(()),
-        Err(failure) => Err(failure),
+        // Somebody else has deleted it, or another pod has its name by now.
+        Err(error) if error.is("NotFound") || error.is("Conflict") => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -373,29 +422,27 @@ impl Pod for KubePod {
             let mut log = vec![];
             let mut stream = pods.log_stream(&self.identity.name, &params).await?;
             stream.read_to_end(&mut log).await.map_err(kube::Error::ReadEvents)?;
-            // Nobody promises that it is text.
+            // A log need not be UTF-8.
             Ok(String::from_utf8_lossy(&log).into_owned())
         };
-        let log = self.inner.server.request(read).await;
-        log.map_err(|failure| self.inner.server.explain(failure, &self.action("get", "pods/log")))
+        self.inner.server.request(read).await.map_err(|error| self.explain(error, "get", "pods/log"))
     }
 
     async fn follow_logs(&self) -> Result<Pin<Box<dyn AsyncRead + Send>>, Error> {
         let params = LogParams { container: Some(manifest::MAIN.into()), follow: true, ..LogParams::default() };
         let pods = self.pods();
         let log = self.inner.server.request(|| pods.log_stream(&self.identity.name, &params)).await;
-        let log = log.map_err(|failure| self.inner.server.explain(failure, &self.action("get", "pods/log")))?;
-        Ok(Box::pin(log.compat()))
+        Ok(Box::pin(log.map_err(|error| self.explain(error, "get", "pods/log"))?.compat()))
     }
 
     async fn delete(&mut self) -> Result<(), Error> {
         if !self.is_left {
             return Ok(());
         }
-        self.subscription.leaves();
+        self.subscription.expect_deletion();
         delete(&self.inner, &self.pods(), &self.identity.name, &self.delete_params())
             .await
-            .map_err(|failure| self.inner.server.explain(failure, &self.action("delete", "pods")))?;
+            .map_err(|error| self.explain(error, "delete", "pods"))?;
         self.is_left = false;
         Ok(())
     }
@@ -406,17 +453,17 @@ impl Drop for KubePod {
         if !self.is_left || self.outlives_call {
             return;
         }
-        self.subscription.leaves();
+        self.subscription.expect_deletion();
         let (inner, pods, params) = (self.inner.clone(), self.pods(), self.delete_params());
         let name = self.identity.name.clone();
-        // One that may not even exist is not worth so long a wait.
+        // A pod that may not even exist is not worth so long a wait.
         let patience = if self.uid.is_some() { OUTAGE } else { Duration::ZERO };
         let deletion = async move {
             let start = Instant::now();
-            while let Err(failure) = delete(&inner, &pods, &name, &params).await {
-                let may_pass = failure.may_pass() || failure.has_code(401);
+            while let Err(error) = delete(&inner, &pods, &name, &params).await {
+                let may_pass = error.may_pass() || error.has_code(401);
                 if !may_pass || start.elapsed() >= patience {
-                    tracing::warn!(pod = name, %failure, "pod not deleted; its own deadline will end it");
+                    tracing::warn!(pod = name, %error, "pod not deleted; its own deadline will end it");
                     break;
                 }
                 tokio::time::sleep(REST).await;

@@ -1,8 +1,9 @@
 //! Pods that play a script: for tests of plugins and of embedders, without any container.
 
-use super::{Cause, ContainerState, Error, Excess, Identity, Phase, Pod, PodSpec, PodStatus, Pods, Terminated};
+use super::{Error, Excess, Identity, Pod, PodSpec, PodStatus, Pods};
 use async_trait::async_trait;
 use std::collections::HashMap;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,29 +11,36 @@ use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
-/// What a pod does. Times are tokio's, so a test that pauses them waits for nothing.
+/// What a pod does, and when. The times are those of tokio's clock: a test that pauses the clock does not wait.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Script {
-    /// Why the pod cannot be created, instead of all else.
+    /// Why the pod is not created. Nothing else of the script is played then.
     pub refused: Option<Error>,
-    /// The pod's statuses, each with the time since creation at which it sets in.
+    /// The pod's statuses in order, each with the time since creation from which it holds.
     pub statuses: Vec<(Duration, PodStatus)>,
-    /// What watching the pod ends with after the last status. None: nothing more happens.
+    /// The error after the last status. `None`: the last status holds for ever.
     pub lost: Option<Error>,
-    /// The files below the output directory, by relative path, or why one cannot be read.
+    /// The files below the output directory by relative path: the content, or why it cannot be read.
     pub files: HashMap<String, Result<Vec<u8>, Error>>,
     /// The container's log.
     pub log: String,
 }
 
 impl Script {
-    /// A pod that runs for a second and ends with this exit code.
-    pub fn exits(code: i32) -> Self {
-        let end = exited(code, if code == 0 { "Completed" } else { "Error" }, "");
-        Script::default().at(0, waiting("ContainerCreating", "")).at(100, running()).at(1100, end)
+    /// A pod that is not created.
+    pub fn refused(why: Error) -> Self {
+        Script { refused: Some(why), ..Script::default() }
     }
 
-    /// Adds a status, in order of time.
+    /// A pod that runs for a second and ends with this exit code.
+    pub fn exits(code: i32) -> Self {
+        let end = PodStatus::exited(code, if code == 0 { "Completed" } else { "Error" }, "");
+        let start = PodStatus::waiting("ContainerCreating", "");
+        Script::default().at(0, start).at(100, PodStatus::running()).at(1100, end)
+    }
+
+    /// Adds a status that holds from so many milliseconds after creation. Statuses are added in order of time.
     #[must_use]
     pub fn at(mut self, millis: u64, status: PodStatus) -> Self {
         self.statuses.push((Duration::from_millis(millis), status));
@@ -45,31 +53,27 @@ impl Script {
         self.files.insert(path.into(), Ok(content.into()));
         self
     }
-}
 
-/// A status in which the container waits.
-pub fn waiting(reason: &str, message: &str) -> PodStatus {
-    status(Phase::Pending, ContainerState::Waiting(cause(reason, message)))
-}
+    /// Adds a file below the output directory that cannot be read.
+    #[must_use]
+    pub fn unreadable(mut self, path: &str, why: Error) -> Self {
+        self.files.insert(path.into(), Err(why));
+        self
+    }
 
-/// A status in which the container runs.
-pub fn running() -> PodStatus {
-    status(Phase::Running, ContainerState::Running)
-}
+    /// Sets the error after the last status.
+    #[must_use]
+    pub fn lost(mut self, why: Error) -> Self {
+        self.lost = Some(why);
+        self
+    }
 
-/// A status in which the container has ended.
-pub fn exited(exit_code: i32, reason: &str, message: &str) -> PodStatus {
-    let terminated = Terminated { exit_code, reason: reason.into(), message: message.into() };
-    status(Phase::Running, ContainerState::Terminated(terminated))
-}
-
-fn status(phase: Phase, main: ContainerState) -> PodStatus {
-    PodStatus { sidecar: Some(ContainerState::Running), ..super::status(phase, main) }
-}
-
-/// A cause, from its two parts.
-pub fn cause(reason: &str, message: &str) -> Cause {
-    Cause { reason: reason.into(), message: message.into() }
+    /// Sets the container's log.
+    #[must_use]
+    pub fn log(mut self, log: impl Into<String>) -> Self {
+        self.log = log.into();
+        self
+    }
 }
 
 /// Pods that play scripts.
@@ -82,7 +86,7 @@ pub struct Memory {
 struct Shared {
     created: Mutex<Vec<PodSpec>>,
     live: AtomicUsize,
-    /// By name, those that outlive their calls, and since when.
+    /// The pods that outlive their calls, by name: the script, and the time of creation.
     outliving: Mutex<HashMap<String, (Script, Instant)>>,
 }
 
@@ -93,19 +97,25 @@ impl Shared {
 }
 
 impl Memory {
-    /// Each pod plays the script that this function makes for it.
+    /// Pods that each play the script that this function makes for them.
     pub fn new(script: impl Fn(&PodSpec) -> Script + Send + Sync + 'static) -> Self {
         Memory { script: Box::new(script), shared: Arc::default() }
     }
 
-    /// All pods that were created.
+    /// The specs of all pods that were asked for, those that were refused among them.
     pub fn created(&self) -> Vec<PodSpec> {
         self.shared.created.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many pods there are now.
+    /// How many pods exist now.
     pub fn live(&self) -> usize {
         self.shared.live.load(Ordering::SeqCst)
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("live", &self.live()).finish_non_exhaustive()
     }
 }
 
@@ -199,7 +209,7 @@ impl Pod for MemoryPod {
             };
         };
         let due = self.created + *after;
-        // Timers count in whole milliseconds, so one for a time that has come would still wait for the next.
+        // A timer for a time that has passed would wait for the next full millisecond.
         if Instant::now() < due {
             tokio::time::sleep_until(due).await;
         }

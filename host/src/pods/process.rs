@@ -1,28 +1,41 @@
 //! Pods as sandboxed processes of this machine: no cluster, no container engine, no images.
 //!
-//! The command of a pod finds the machine's own programs, read-only; its input and output directories and a `/tmp` of
-//! its own; and no other process. The network is the machine's. This guards against accidents, not against hostile
-//! code.
+//! The command of a pod sees the machine's own programs, read-only; its input and output directories; a `/tmp` of its
+//! own; and no process of another pod or of the machine. Its network is its own too, unless the options say otherwise. This
+//! guards against accidents, not against hostile code.
 //!
-//! - The parent is any program: many threads, many pods. It is all that this file is about.
-//! - Each pod has a *helper*, the program started again with one thread. It makes the pod's folder, sets its limits,
-//!   waits for its end and leaves nothing behind.
+//! Three processes take part:
+//!
+//! - The *parent* is any program, with many threads and many pods. This file runs in it.
+//! - Each pod has a *helper*: the parent's program, started again with one thread. It creates the pod's folder, sets its
+//!   limits, waits for its end, and leaves nothing behind.
 //! - The *command* is PID 1 of namespaces of its own.
 //!
-//! The helper's standard input brings the `Order` and stays open as its lifeline: a byte after the order means
-//! SIGTERM, its end means kill and clean up. Whatever happens to the parent, its pods end that way.
+//! The parent writes the `Order` to the helper's standard input, which then stays open as a lifeline. A further byte asks
+//! for SIGTERM. When it closes, the helper kills the pod and cleans up, so pods end with their parent in every case.
+//!
+//! Each module imports only from those before it: `order`, `system`, `processes`, `disk`, `folder`, `cgroup`, `user`,
+//! `mounts`, `sandbox`, `child`, `helper`.
 
 mod cgroup;
+mod child;
+mod disk;
 mod folder;
 mod helper;
 mod log;
+mod mounts;
+mod order;
+mod processes;
 mod sandbox;
+mod system;
+mod user;
 
-use super::limits::Limits;
+use super::resources::Resources;
 use super::{Cause, ContainerState, Error, Identity, Phase, Pod, PodSpec, PodStatus, Pods, Terminated};
 use async_trait::async_trait;
-use helper::{Order, Report};
 use log::Log;
+pub use order::Network;
+use order::{End, Order, Report, TERMINATE};
 use std::path::{Component, Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
@@ -32,13 +45,13 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-/// What a failed container's status tells of its log, as in Kubernetes.
+/// How much of its log is in the status of a container that failed, as in Kubernetes.
 const MESSAGE_LINES: usize = 20;
 const MESSAGE_BYTES: usize = 2048;
 
-/// Turns this process into a helper, if it was started as one: then it never returns.
+/// Turns this process into a helper, if it was started as one, and then never returns.
 ///
-/// The program that [`ProcessOptions::helper`] names calls this first of all in `main`, before it has a second thread.
+/// The program that [`ProcessOptions::helper`] names calls this at the beginning of `main`, before it starts a thread.
 pub fn run_if_helper() {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == helper::ARGUMENT) {
         helper::main()
@@ -51,18 +64,33 @@ pub fn run_if_helper() {
 pub struct ProcessOptions {
     /// The program that is started for each pod. Its `main` has to begin with [`run_if_helper`].
     pub helper: PathBuf,
-    /// Where pods have their folders. All users of a machine may share one, as they do the system's temporary files.
+    /// Where pods have their folders. All users of a machine may share one, as they share `/tmp`.
     pub folder: PathBuf,
+    /// Which network pods have.
+    pub network: Network,
+    /// How many processes and threads a pod may have. More cannot be started, and the command is told so.
+    pub processes: u32,
+    /// How many bytes of disk a pod's output may take up. A pod that takes up more is ended. As this is measured some
+    /// times a second, it may take up more for a moment.
+    pub output: u64,
 }
 
 impl Default for ProcessOptions {
-    /// This program itself; the system's folder of temporary files.
+    /// This program; the system's folder for temporary files; a network of their own; 2048 processes, as Podman allows;
+    /// 1 GiB of output.
     fn default() -> Self {
-        ProcessOptions { helper: "/proc/self/exe".into(), folder: std::env::temp_dir() }
+        ProcessOptions {
+            helper: "/proc/self/exe".into(),
+            folder: std::env::temp_dir(),
+            network: Network::default(),
+            processes: 2048,
+            output: 1 << 30,
+        }
     }
 }
 
-/// This machine, as a place where pods run. Pods can be created within a tokio runtime only.
+/// The backend. Pods can be created only within a tokio runtime.
+#[derive(Debug)]
 pub struct ProcessPods {
     options: ProcessOptions,
     tasks: TaskTracker,
@@ -75,31 +103,38 @@ impl ProcessPods {
         ProcessPods { options, tasks: TaskTracker::new(), sweep: Once::new() }
     }
 
-    /// Tries whether this machine allows sandboxes. It takes some milliseconds.
+    /// Tries whether this machine allows sandboxes. This takes some milliseconds.
     ///
     /// # Errors
-    /// What is missing, and how to mend it.
+    /// What is missing, and how to fix it.
     pub async fn check(&self) -> Result<(), Error> {
         let mut pod = self.start(Order {
-            folder: self.new_folder(),
-            // A sandbox that is complete but for a program proves as much as one that runs any.
+            // No program is needed: what fails is found before the attempt to run one.
             command: vec!["/".into()],
             output_dir: "/output".into(),
             lifetime_ms: 10_000,
-            ..Order::default()
+            ..self.order()
         })?;
         pod.send(&[]).await?;
         while !matches!(pod.changed().await?.main, ContainerState::Terminated(_)) {}
         pod.delete().await
     }
 
-    fn new_folder(&self) -> PathBuf {
-        self.options.folder.join(format!("{}{}", folder::PREFIX, uuid::Uuid::new_v4().simple()))
+    /// The part of an order that does not depend on the pod's spec.
+    fn order(&self) -> Order {
+        let ProcessOptions { folder, network, processes, output, .. } = &self.options;
+        Order {
+            folder: folder.join(format!("{}{}", folder::PREFIX, uuid::Uuid::new_v4().simple())),
+            network: *network,
+            processes: *processes,
+            output_limit: *output,
+            ..Order::default()
+        }
     }
 
-    /// Starts a helper. It does nothing before it has its order.
+    /// Starts a helper, which waits for its order.
     fn start(&self, order: Order) -> Result<ProcessPod, Error> {
-        // What helpers that were killed themselves have left.
+        // Helpers that were killed have left their folders.
         self.sweep.call_once(|| {
             let folder = self.options.folder.clone();
             self.tasks.spawn_blocking(move || folder::sweep(&folder));
@@ -108,7 +143,7 @@ impl ProcessPods {
         let mut process = Command::new(helper)
             .arg(helper::ARGUMENT)
             .env_clear()
-            .process_group(0) // Ctrl-C is the parent's business
+            .process_group(0) // so that Ctrl-C reaches only the parent
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -123,7 +158,7 @@ impl ProcessPods {
         seen.mark_changed();
         let (log, followed) = watch::channel(Log::default());
         let kept = order.keep.then(|| folder::kept(&order.folder));
-        self.tasks.spawn(attend(process, reports, output, status, log, kept));
+        self.tasks.spawn(listen(process, reports, output, status, log, kept));
         Ok(ProcessPod {
             name: order.folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             order,
@@ -137,10 +172,10 @@ impl ProcessPods {
 #[async_trait]
 impl Pods for ProcessPods {
     async fn create(&self, spec: PodSpec, _: Identity) -> Result<Box<dyn Pod>, Error> {
-        let limits = Limits::of(&spec)?;
+        let resources = Resources::of(&spec)?;
         if spec.command.is_empty() {
-            let why = "\"command\" is missing: as a process of this machine, a call has no image whose own command could \
-                       be run; say what to run";
+            let why = "command: must not be empty, because a process of this machine has no image that brings a command; \
+                       name the program to run";
             return Err(Error::Invalid(why.into()));
         }
         let output_dir = directory(&spec.output_dir)?;
@@ -153,19 +188,22 @@ impl Pods for ProcessPods {
             )));
         }
         if let Some(file) = spec.input_files.iter().find(|file| !is_below(Path::new(&file.path))) {
-            return Err(Error::Invalid(format!("the input file {:?} is no relative path without \"..\"", file.path)));
+            return Err(Error::Invalid(format!(
+                "the input file {:?} must have a relative path without \"..\"",
+                file.path
+            )));
         }
         let mut pod = self.start(Order {
-            folder: self.new_folder(),
             command: spec.command.into_iter().chain(spec.args).collect(),
             env: spec.env,
             input_dir,
             input_files: spec.input_files.iter().map(|file| (file.path.clone(), file.content.len() as u64)).collect(),
             output_dir,
-            nano_cpus: limits.nano_cpus,
-            memory: limits.memory,
+            nano_cpus: resources.nano_cpus,
+            memory: resources.memory,
             lifetime_ms: spec.lifetime_ms,
             keep: spec.keep,
+            ..self.order()
         })?;
         let contents: Vec<&[u8]> = spec.input_files.iter().map(|file| &*file.content).collect();
         pod.send(&contents).await?;
@@ -179,29 +217,31 @@ impl Pods for ProcessPods {
     }
 }
 
-/// A directory of the pod, where the sandbox has room for it.
+/// The path of one of the pod's directories, checked.
 fn directory(text: &str) -> Result<PathBuf, Error> {
     let path: PathBuf = Path::new(text).components().collect();
     if !path.strip_prefix("/").is_ok_and(is_below) {
-        return Err(Error::Invalid(format!("the directory {text:?} is no absolute path below \"/\" without \"..\"")));
+        return Err(Error::Invalid(format!(
+            "the directory {text:?} must be an absolute path below \"/\" without \"..\""
+        )));
     }
     match sandbox::reserved().find(|reserved| path.starts_with(reserved)) {
         None => Ok(path),
         Some(reserved) => Err(Error::Invalid(format!(
-            "the directory {text:?} cannot be used: as a process of this machine, a call finds the machine's own \
-             {reserved} there; choose another"
+            "the directory {text:?} cannot be used: a process of this machine has the machine's own {reserved} there; \
+             choose another"
         ))),
     }
 }
 
-/// Whether a relative path leads to something below the directory that it starts from.
+/// Whether a path leads to something below the directory that it starts from.
 fn is_below(path: &Path) -> bool {
     let mut parts = path.components().peekable();
     parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// Hears a helper out: its reports become statuses, what the command writes becomes the log. Ends with the helper.
-async fn attend(
+/// Turns a helper's reports into statuses, and the command's output into the log. Returns when the helper has ended.
+async fn listen(
     mut helper: Child,
     reports: ChildStdout,
     output: ChildStderr,
@@ -221,23 +261,21 @@ async fn attend(
         }
         None
     };
-    // The end of the log is part of the last status.
+    // The last status contains the end of the log.
     let (report, ()) = tokio::join!(ended, log::copy(output, &log));
     let last = last_status(report, &log.borrow());
     status.send_modify(|status| *status = last);
     drop(log);
     let end = helper.wait().await;
     if let Some(folder) = kept {
-        tracing::warn!(folder = %folder.display(), "the files of the call are left, as it asked; delete them when done");
+        tracing::warn!(folder = %folder.display(), "the files of the pod are kept, as asked; delete them when you are done");
     }
     tracing::debug!(?end, "helper ended");
 }
 
 fn last_status(report: Option<Report>, log: &Log) -> Result<PodStatus, Error> {
-    let (exit_code, reason, overtime) = match report {
-        Some(Report::Ended { exit_code, oom_killed: true, overtime }) => (exit_code, "OOMKilled", overtime),
-        Some(Report::Ended { exit_code: 0, overtime, .. }) => (0, "Completed", overtime),
-        Some(Report::Ended { exit_code, overtime, .. }) => (exit_code, "Error", overtime),
+    let (exit_code, oom_killed, end) = match report {
+        Some(Report::Ended { exit_code, oom_killed, end }) => (exit_code, oom_killed, end),
         Some(Report::NotStarted(message)) => {
             let end = Terminated { exit_code: 128, reason: "StartError".into(), message };
             return Ok(super::status(Phase::Failed, ContainerState::Terminated(end)));
@@ -245,20 +283,29 @@ fn last_status(report: Option<Report>, log: &Log) -> Result<PodStatus, Error> {
         Some(Report::Failed(why)) => return Err(Error::Other(why)),
         Some(Report::Started) | None => {
             return Err(Error::Gone(
-                "the process that looked after the command was killed, and the command with it".into(),
+                "the process that supervised the command was killed, and the command with it".into(),
             ));
         }
     };
+    let reason = match exit_code {
+        _ if oom_killed => "OOMKilled",
+        0 => "Completed",
+        _ => "Error",
+    };
     let message = if exit_code == 0 { String::new() } else { log.tail(MESSAGE_LINES, MESSAGE_BYTES) };
-    let end = ContainerState::Terminated(Terminated { exit_code, reason: reason.into(), message });
-    let mut status = super::status(if exit_code == 0 { Phase::Succeeded } else { Phase::Failed }, end);
-    if overtime {
-        status.phase = Phase::Failed;
-        status.cause = Cause {
-            reason: "DeadlineExceeded".into(),
-            message: "Pod was active on the node longer than the specified deadline".into(),
-        };
-    }
+    let main = ContainerState::Terminated(Terminated { exit_code, reason: reason.into(), message });
+    let mut status = super::status(if exit_code == 0 { Phase::Succeeded } else { Phase::Failed }, main);
+    let (reason, message) = match end {
+        End::Itself | End::Asked | End::OverMemory => return Ok(status),
+        End::Overtime => {
+            ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline".to_owned())
+        }
+        End::OverDisk(limit) => {
+            ("Evicted", format!("the output directory took up more than its limit of {limit} bytes; write less to it"))
+        }
+    };
+    status.phase = Phase::Failed;
+    status.cause = Cause { reason: reason.into(), message };
     Ok(status)
 }
 
@@ -275,8 +322,10 @@ impl ProcessPod {
     /// Sends the order and the contents of the input files.
     async fn send(&mut self, contents: &[&[u8]]) -> Result<(), Error> {
         let Some(lifeline) = &mut self.lifeline else { return Ok(()) };
-        let order =
-            self.order.encode().map_err(|error| Error::Other(format!("the order has no JSON form: {error}")))?;
+        let order = self
+            .order
+            .encode()
+            .map_err(|error| Error::Other(format!("the order cannot be written as JSON: {error}")))?;
         for part in std::iter::once(&*order).chain(contents.iter().copied()) {
             if lifeline.write_all(part).await.is_err() {
                 break; // The helper has given up; its report says why.
@@ -294,7 +343,7 @@ impl Pod for ProcessPod {
 
     async fn changed(&mut self) -> Result<PodStatus, Error> {
         if self.status.changed().await.is_err() {
-            // It was the last one.
+            // There has been the last one.
             std::future::pending::<()>().await;
         }
         self.status.borrow_and_update().clone()
@@ -320,8 +369,8 @@ impl Pod for ProcessPod {
         let is_over = |status: &Result<PodStatus, Error>| {
             status.as_ref().is_ok_and(|status| matches!(status.main, ContainerState::Terminated(_))) || status.is_err()
         };
-        if !is_over(&status.borrow_and_update()) && lifeline.write_all(helper::TERMINATE).await.is_ok() {
-            let _ = status.wait_for(is_over).await; // else the helper is gone
+        if !is_over(&status.borrow_and_update()) && lifeline.write_all(&[TERMINATE]).await.is_ok() {
+            let _ = status.wait_for(is_over).await; // fails if the helper is gone
         }
         drop(lifeline);
         while status.changed().await.is_ok() {}

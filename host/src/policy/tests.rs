@@ -9,7 +9,7 @@ fn spec() -> PodSpec {
         image: "bash:5".into(),
         command: vec![],
         args: vec![],
-        env: OWN_ENV.map(|name| (name.into(), "/a".into())).to_vec(),
+        env: env::ALL.map(|name| (name.into(), "/a".into())).to_vec(),
         cpu: "250m".into(),
         memory: "128Mi".into(),
         input_dir: "/input".into(),
@@ -25,7 +25,8 @@ fn spec() -> PodSpec {
 
 /// One that allows nothing beyond the plain call.
 fn policy(change: impl FnOnce(&mut Policy)) -> Policy {
-    let mut policy = Policy { env: false, ..Policy::default() };
+    let mut policy = Policy::default();
+    policy.env = false;
     change(&mut policy);
     policy
 }
@@ -46,7 +47,7 @@ type Rule = fn(&mut Policy);
 )]
 #[case::image(
     |policy: &mut Policy| policy.images = patterns(&["docker.io/library/*"]),
-    |spec: &mut PodSpec| spec.image = "bash@sha256:00".into(),
+    |spec: &mut PodSpec| spec.image = format!("bash@sha256:{}", "0".repeat(64)),
     |spec: &mut PodSpec| spec.image = "acme/bash:5".into(),
     "the image \"acme/bash:5\" is from docker.io/acme/bash, which is none of this host's images (docker.io/library/*); use one that is"
 )]
@@ -105,6 +106,42 @@ fn a_rule_lets_through_what_it_names(#[case] rule: Rule, #[case] good: Ask, #[ca
     bad(&mut denied);
     assert_eq!(policy.check(&allowed), Ok(()));
     assert_eq!(policy.check(&denied), Err(Error::PolicyDenied(why.into())));
+}
+
+#[rstest]
+#[case(
+    "EVIL/tool:1",
+    "the image \"EVIL/tool:1\" is from EVIL/tool, which is none of this host's images (docker.io/**)"
+)]
+#[case(
+    "DOCKER.IO/a",
+    "the image \"DOCKER.IO/a\" is from DOCKER.IO/a, which is none of this host's images (docker.io/**)"
+)]
+#[case("docker.io:443/a", "the image \"docker.io:443/a\" is from docker.io:443/a, which is none of this host's images")]
+#[case("/x", "the image \"/x\" is not a reference to an image: ")]
+#[case("docker.io/../ghcr.io/x", "the image \"docker.io/../ghcr.io/x\" is not a reference to an image: ")]
+#[case("@sha256:zz", "the image \"@sha256:zz\" is not a reference to an image: ")]
+#[case("docker.io/a_b.c:/d", "the image \"docker.io/a_b.c:/d\" is not a reference to an image: ")]
+fn what_no_pattern_means_is_denied(#[case] image: &str, #[case] why: &str) {
+    let policy = policy(|policy| policy.images = patterns(&["docker.io/**"]));
+    let spec = PodSpec { image: image.into(), ..spec() };
+    let Err(Error::PolicyDenied(denial)) = policy.check(&spec) else { panic!("{image} is allowed") };
+    assert!(denial.starts_with(why), "{denial}");
+}
+
+#[test]
+fn the_id_of_an_image_is_not_a_name_in_a_repository() {
+    let image = format!("sha256:{}", "0".repeat(64));
+    for policy in
+        [policy(|policy| policy.images = patterns(&["docker.io/**"])), policy(|policy| policy.require_digest = true)]
+    {
+        let denied = policy.check(&PodSpec { image: image.clone(), ..spec() });
+        let why = format!(
+            "the image \"{image}\" is not a reference to an image: it is the id of an image and not a name; name it as in \
+             docker.io/library/bash:5"
+        );
+        assert_eq!(denied, Err(Error::PolicyDenied(why)));
+    }
 }
 
 #[test]

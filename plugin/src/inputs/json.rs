@@ -1,21 +1,20 @@
-//! JSON as the checks need it: one level at a time, objects in the order of the text with duplicates kept, numbers
-//! as they are written.
+//! JSON as the checks need it: one level at a time. Objects keep their order and their duplicates, numbers their text.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// A JSON value whose parts are not looked at yet.
+/// A JSON value whose parts are not parsed yet.
 #[derive(Debug)]
 pub(super) enum Json<'a> {
     Null,
     Bool(bool),
-    /// As it is written.
+    /// The number's text.
     Number(&'a str),
     String(String),
     Array(Vec<&'a RawValue>),
     Object(Vec<(String, &'a RawValue)>),
-    /// What only looks like a value from outside: a string with half a surrogate pair.
+    /// A part that turns out to be wrong when it is parsed: a string with half a surrogate pair.
     Invalid(serde_json::Error),
 }
 
@@ -32,7 +31,7 @@ impl<'a> Json<'a> {
         Json::parse(raw.get()).unwrap_or_else(Json::Invalid)
     }
 
-    /// The value's type, as a sentence names it.
+    /// The value's type, as messages name it.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Json::Null => "null",
@@ -41,7 +40,7 @@ impl<'a> Json<'a> {
             Json::String(_) => "a string",
             Json::Array(_) => "an array",
             Json::Object(_) => "an object",
-            Json::Invalid(_) => "no JSON",
+            Json::Invalid(_) => "invalid JSON",
         }
     }
 }
@@ -52,8 +51,8 @@ impl<'de> Deserialize<'de> for Json<'de> {
     }
 }
 
-/// Takes every kind of value. What serde would say to one that is not taken names the value, and the code that prints
-/// numbers for it is a tenth of the component.
+/// Accepts every kind of value. For a kind that it did not accept, serde would print the value, and the code that
+/// prints numbers is a tenth of the component.
 struct JsonVisitor;
 
 impl<'de> Visitor<'de> for JsonVisitor {

@@ -11,7 +11,7 @@ fn schema_properties() -> serde_json::Map<String, serde_json::Value> {
     schema.get("properties").unwrap().as_object().unwrap().clone()
 }
 
-/// The names in the schema, which are those of the document and the ones beyond it.
+/// The names in the schema.
 fn schema_names() -> BTreeSet<String> {
     schema_properties().keys().cloned().collect()
 }
@@ -38,7 +38,7 @@ fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter().map(|&(key, value)| (key.into(), value.into())).collect()
 }
 
-/// What an image alone comes to.
+/// The inputs where only an image is given.
 fn defaults() -> Inputs {
     Inputs {
         image: "a".into(),
@@ -185,9 +185,9 @@ fn null_means_absent_within_a_map(#[case] fields: &str, #[case] expected: Inputs
 #[case::null(r#"{"image":null}"#, "image: required, but missing or empty")]
 #[case::empty(r#"{"image":""}"#, "image: required, but missing or empty")]
 #[case::not_a_string(r#"{"image":1}"#, "image: expected a string, found a number")]
-#[case::white_space(r#"{"image":"a b"}"#, r#"image: an image name has no white space, found "a b""#)]
-#[case::trailing_newline(r#"{"image":"a\n"}"#, r#"image: an image name has no white space, found "a\n""#)]
-#[case::white_space_alone(r#"{"image":" "}"#, r#"image: an image name has no white space, found " ""#)]
+#[case::white_space(r#"{"image":"a b"}"#, r#"image: expected an image name without white space, found "a b""#)]
+#[case::trailing_newline(r#"{"image":"a\n"}"#, r#"image: expected an image name without white space, found "a\n""#)]
+#[case::white_space_alone(r#"{"image":" "}"#, r#"image: expected an image name without white space, found " ""#)]
 #[case::nul(r#"{"image":"a\u0000"}"#, "image: must not contain a NUL character")]
 fn an_image_is_required_and_has_no_white_space(#[case] text: &str, #[case] problem: &str) {
     assert_eq!(problems(text), [problem]);
@@ -219,7 +219,7 @@ fn an_image_is_required_and_has_no_white_space(#[case] text: &str, #[case] probl
 #[case(r#""image_pull_secrets":[7]"#, "image_pull_secrets[0]: expected a string, found a number")]
 #[case(r#""node_selector":[]"#, "node_selector: expected an object of strings, found an array")]
 #[case(r#""node_selector":{"a":{}}"#, r#"node_selector["a"]: expected a string, found an object"#)]
-fn a_wrong_type_is_refused_with_its_place_and_both_types(#[case] fields: &str, #[case] problem: &str) {
+fn a_wrong_type_is_refused_with_its_path_and_both_types(#[case] fields: &str, #[case] problem: &str) {
     assert_eq!(problems(&image_and(fields)), [problem]);
 }
 
@@ -292,9 +292,9 @@ fn an_unknown_input_is_refused_with_the_nearest_name(#[case] given: &str, #[case
 #[case::short("x")]
 #[case::empty("")]
 #[case::non_ascii("büld")]
-fn an_unknown_input_far_from_all_names_is_refused_with_all_of_them(#[case] given: &str) {
+fn an_unknown_input_that_resembles_none_is_refused_with_all_names(#[case] given: &str) {
     let problem = only_problem(&image_and(&format!("{given:?}:1")));
-    let known = problem.strip_prefix(&format!("unknown input {given:?}, known are ")).unwrap();
+    let known = problem.strip_prefix(&format!("unknown input {given:?}, expected one of ")).unwrap();
     assert_eq!(known.split(", ").map(String::from).collect::<BTreeSet<_>>(), schema_names());
 }
 
@@ -338,9 +338,9 @@ fn any_valid_path_is_an_input_file(#[case] name: &str, #[case] path: &str) {
 #[case::trailing_slash("a/", r#"in_files["a/"]: expected a file's path without an empty segment, found "a/""#)]
 #[case::this_directory(".", r#"in_files["."]: expected a file's path without an empty segment, found ".""#)]
 #[case::nul("a\0b", r#"in_files["a\0b"]: must not contain a NUL character"#)]
-#[case::reserved("..data", r#"in_files["..data"]: Kubernetes keeps names that start with .. for itself"#)]
-#[case::reserved_after_this("./..a", r#"in_files["./..a"]: Kubernetes keeps names that start with .. for itself"#)]
-fn a_name_that_is_no_path_within_in_dir_is_refused(#[case] name: &str, #[case] problem: &str) {
+#[case::reserved("..data", r#"in_files["..data"]: Kubernetes reserves names that start with .."#)]
+#[case::reserved_after_this("./..a", r#"in_files["./..a"]: Kubernetes reserves names that start with .."#)]
+fn a_file_name_that_is_not_a_path_within_in_dir_is_refused(#[case] name: &str, #[case] problem: &str) {
     let text = image_and(&format!(r#""in_files":{{{}:"x"}}"#, serde_json::to_string(name).unwrap()));
     assert_eq!(problems(&text), [problem]);
 }
@@ -350,15 +350,15 @@ fn a_name_that_is_no_path_within_in_dir_is_refused(#[case] name: &str, #[case] p
 #[case::segment_over_the_limit("é".repeat(128), Some("has a name of more than 255 bytes, which Linux does not allow"))]
 #[case::path_at_the_limit(["a"; 512].join("/") + "b", None)]
 #[case::path_over_the_limit(["a"; 513].join("/"), Some("is 1025 bytes long, at most 1024 are allowed"))]
-fn a_name_is_no_longer_than_linux_allows(#[case] name: String, #[case] problem: Option<&str>) {
+fn a_file_name_that_is_too_long_for_linux_is_refused(#[case] name: String, #[case] problem: Option<&str>) {
     let found = parse(&image_and(&format!(r#""in_files":{{{name:?}:"x"}}"#)));
     let expected = problem.map(|what| vec![format!("in_files[{name:?}]: {what}")]);
     assert_eq!(found.err().map(|all| all.into_iter().map(|problem| problem.message).collect::<Vec<_>>()), expected);
 }
 
 #[rstest]
-#[case::the_same_name(r#"{"a":"1","a":"2"}"#, &[r#"in_files["a"]: two names mean this file"#])]
-#[case::two_spellings(r#"{"a/b":"1","./a/./b":"2"}"#, &[r#"in_files["a/b"]: two names mean this file"#])]
+#[case::the_same_name(r#"{"a":"1","a":"2"}"#, &[r#"in_files["a"]: given twice"#])]
+#[case::two_spellings(r#"{"a/b":"1","./a/./b":"2"}"#, &[r#"in_files["a/b"]: given twice"#])]
 #[case::a_file_as_directory(
     r#"{"a":"1","a/b":"2"}"#,
     &[r#"in_files["a"]: cannot be a file and the directory of "a/b" at once"#]
@@ -367,12 +367,12 @@ fn a_name_is_no_longer_than_linux_allows(#[case] name: String, #[case] problem: 
     r#"{"a/b/c/d":"1","a-b":"","a/b":"2"}"#,
     &[r#"in_files["a/b"]: cannot be a file and the directory of "a/b/c/d" at once"#]
 )]
-fn names_that_cannot_be_files_side_by_side_are_refused(#[case] files: &str, #[case] expected: &[&str]) {
+fn files_that_exclude_each_other_are_refused(#[case] files: &str, #[case] expected: &[&str]) {
     assert_eq!(problems(&image_and(&format!(r#""in_files":{files}"#))), expected);
 }
 
 #[test]
-fn files_with_a_common_start_of_their_names_stand_side_by_side() {
+fn files_may_have_names_that_begin_alike() {
     let files = parse(&image_and(r#""in_files":{"a":"","ab":"","a.b/c":"","a.b/d":"","a-":""}"#)).unwrap().in_files;
     assert_eq!(files.len(), 5);
 }
@@ -400,7 +400,7 @@ fn directories_are_normalized(
 #[case::parent("/a/../b", r#"must not have .. in it, found "/a/../b""#)]
 #[case::parent_last("/a/..", r#"must not have .. in it, found "/a/..""#)]
 #[case::nul("/a\0", "must not contain a NUL character")]
-#[case::colon("/a:b", r#"Kubernetes allows no colon in the path of a volume, found "/a:b""#)]
+#[case::colon("/a:b", r#"Kubernetes does not allow a colon in the path of a volume, found "/a:b""#)]
 fn a_directory_is_absolute_and_has_no_parent_in_it(
     #[values("in_dir", "out_dir")] name: &str,
     #[case] directory: &str,
@@ -470,7 +470,7 @@ fn a_quantity_is_a_string_or_a_number(#[case] fields: &str, #[case] cpu: &str, #
 #[case(r#""1 core""#, r#"expected a Kubernetes quantity such as "250m" or "0.5", found "1 core""#)]
 #[case(r#""500mCPU""#, r#"expected a Kubernetes quantity such as "250m" or "0.5", found "500mCPU""#)]
 #[case(r#"" 1""#, r#"expected a Kubernetes quantity such as "250m" or "0.5", found " 1""#)]
-fn a_cpu_that_is_none_is_refused(#[case] cpu: &str, #[case] problem: &str) {
+fn what_is_not_an_amount_of_cpu_is_refused(#[case] cpu: &str, #[case] problem: &str) {
     assert_eq!(problems(&image_and(&format!(r#""cpu":{cpu}"#))), [format!("cpu: {problem}")]);
 }
 
@@ -484,7 +484,7 @@ fn a_cpu_that_is_none_is_refused(#[case] cpu: &str, #[case] problem: &str) {
 #[case::negative(r#""-1Gi""#, r#""-1Gi" is less than 1 MiB, too little for any container"#)]
 #[case::unit(r#""128MB""#, r#"expected a Kubernetes quantity such as "128Mi" or "1Gi", found "128MB""#)]
 #[case::lower_case(r#""128mi""#, r#"expected a Kubernetes quantity such as "128Mi" or "1Gi", found "128mi""#)]
-fn a_memory_too_small_to_be_meant_is_refused(#[case] memory: &str, #[case] problem: &str) {
+fn an_amount_of_memory_that_is_too_small_is_refused(#[case] memory: &str, #[case] problem: &str) {
     assert_eq!(problems(&image_and(&format!(r#""memory":{memory}"#))), [format!("memory: {problem}")]);
 }
 
@@ -510,7 +510,7 @@ fn a_duration_has_its_units(#[case] text: &str, #[case] seconds: u64) {
     r#"expected a duration such as "90s" or "10m", found "99999999999999999999s""#
 )]
 #[case::zero(r#""0s""#, "must be longer than zero")]
-fn a_duration_that_is_none_is_refused(
+fn what_is_not_a_duration_is_refused(
     #[values("timeout", "start_timeout")] name: &str,
     #[case] value: &str,
     #[case] problem: &str,
@@ -560,7 +560,7 @@ fn names_of_kubernetes_objects_are_checked(#[case] fields: &str, #[case] problem
     assert_eq!(problems(&image_and(fields)), [problem]);
 }
 
-const NAME_RULE: &str = "a variable's name has letters, digits, _, - and . only, and no digit first";
+const NAME_RULE: &str = "expected a variable name of letters, digits, _, - and ., with no digit first";
 const NAME_TAKEN: &str = "is set by the app and can't be changed";
 
 #[rstest]
@@ -572,9 +572,9 @@ const NAME_TAKEN: &str = "is set by the app and can't be changed";
 #[case::equals("A=B", Some(NAME_RULE))]
 #[case::space("A B", Some(NAME_RULE))]
 #[case::non_ascii("Ä", Some(NAME_RULE))]
-#[case::input_dir(ENV_INPUT_DIR, Some(NAME_TAKEN))]
-#[case::output_dir(ENV_OUTPUT_DIR, Some(NAME_TAKEN))]
-#[case::result_path(ENV_RESULT_PATH, Some(NAME_TAKEN))]
+#[case::input_dir(env::INPUT_DIR, Some(NAME_TAKEN))]
+#[case::output_dir(env::OUTPUT_DIR, Some(NAME_TAKEN))]
+#[case::result_path(env::RESULT_PATH, Some(NAME_TAKEN))]
 fn a_variables_name_is_checked(#[case] name: &str, #[case] problem: Option<&str>) {
     let found = parse(&image_and(&format!(r#""env":{{{name:?}:"x"}}"#)));
     match problem {
@@ -589,7 +589,7 @@ fn a_variables_name_is_checked(#[case] name: &str, #[case] problem: Option<&str>
 #[case(r#""command":["a","b\u0000"]"#, "command[1]: must not contain a NUL character")]
 #[case(r#""args":["\u0000"]"#, "args[0]: must not contain a NUL character")]
 #[case(r#""env":{"A":"\u0000"}"#, r#"env["A"]: must not contain a NUL character"#)]
-fn what_a_process_cannot_be_given_is_refused(#[case] fields: &str, #[case] problem: &str) {
+fn a_nul_character_is_refused_where_a_process_cannot_take_it(#[case] fields: &str, #[case] problem: &str) {
     assert_eq!(problems(&image_and(fields)), [problem]);
 }
 
@@ -605,7 +605,7 @@ fn a_files_content_is_any_text() {
 #[case::number("1", "a number")]
 #[case::boolean("true", "a boolean")]
 #[case::null("null", "null")]
-fn inputs_that_are_no_object_are_refused(#[case] text: &str, #[case] kind: &str) {
+fn inputs_that_are_not_an_object_are_refused(#[case] text: &str, #[case] kind: &str) {
     assert_eq!(problems(text), [format!("inputs: expected an object, found {kind}")]);
 }
 
@@ -643,7 +643,7 @@ fn deep_nesting_is_refused_like_any_other_mistake(#[case] text: fn(String) -> St
     assert_eq!(problems(&text(r#"{"image":"#.repeat(depth) + "1" + &"}".repeat(depth))).len(), 1);
 }
 
-/// JSON text in which the names of inputs occur more often than by chance, some of them twice.
+/// JSON text in which the names of inputs are frequent and sometimes given twice.
 fn any_json() -> impl Strategy<Value = String> {
     let names: Vec<String> = schema_names().into_iter().collect();
     let string = prop_oneof![
@@ -678,7 +678,7 @@ fn any_name() -> impl Strategy<Value = String> {
     prop::collection::vec(segment, 1..4).prop_map(|segments| segments.join("/"))
 }
 
-/// Whether a path is where it says it is, without a detour.
+/// Whether a path is relative and has no `.`, no `..` and no empty segment.
 fn stays_below(path: &str) -> bool {
     let mut parts = Path::new(path).components().peekable();
     parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
@@ -691,11 +691,11 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_read_or_refused_with_sentences_that_name_their_place(text in any_json()) {
+    fn any_json_is_read_or_refused_with_messages_that_name_the_input(text in any_json()) {
         for problem in parse(&text).err().into_iter().flatten() {
-            let place = problem.path.first().map_or("inputs", String::as_str);
+            let name = problem.path.first().map_or("inputs", String::as_str);
             prop_assert!(
-                problem.message.contains(place) || problem.message.contains(&format!("{place:?}")),
+                problem.message.contains(name) || problem.message.contains(&format!("{name:?}")),
                 "{problem:?}"
             );
         }
@@ -723,7 +723,7 @@ fn a_required_input_that_was_mistyped_is_one_problem() {
 }
 
 #[test]
-fn more_names_than_anybody_writes_are_refused_as_a_whole() {
+fn too_many_names_are_refused_in_one_message() {
     let names: Vec<String> = (0..101).map(|number| format!("\"n{number}\": 1")).collect();
     let text = format!("{{{}}}", names.join(","));
     assert_eq!(problems(&text), ["inputs: expected at most 100 names, found 101"]);

@@ -7,7 +7,7 @@ const START: u64 = 120;
 const RUN: u64 = 600;
 
 fn progress() -> Progress {
-    Progress::new(Limits { start: Duration::from_secs(START), run: Duration::from_secs(RUN), memory: "128Mi".into() })
+    Progress::new(Deadlines { start: Duration::from_secs(START), run: Duration::from_secs(RUN) }, "128Mi".into())
 }
 
 fn cause(reason: &str, message: &str) -> Cause {
@@ -22,7 +22,7 @@ fn exited(exit_code: i32, reason: &str, message: &str) -> ContainerState {
     ContainerState::Terminated(Terminated { exit_code, reason: reason.into(), message: message.into() })
 }
 
-/// A pod that nothing is wrong with except what its container says.
+/// A pod that is as its container makes one expect.
 fn pod(main: ContainerState) -> PodStatus {
     let (phase, sidecar) = match main {
         ContainerState::Waiting(_) => (Phase::Pending, waiting("ContainerCreating", "")),
@@ -56,12 +56,12 @@ fn without_room() -> PodStatus {
     PodStatus { waits_for_room: true, ..unschedulable("0/3 nodes are available") }
 }
 
-/// A pod whose result server does this.
+/// The pod with a result server in this state.
 fn served(sidecar: ContainerState, pod: PodStatus) -> PodStatus {
     PodStatus { sidecar: Some(sidecar), ..pod }
 }
 
-/// A pod that the cluster has given up, all its containers with it.
+/// A pod that the cluster has ended, with all its containers.
 fn over(reason: &str, message: &str, main: ContainerState) -> PodStatus {
     PodStatus { phase: Phase::Failed, cause: cause(reason, message), sidecar: None, ..pod(main) }
 }
@@ -94,7 +94,7 @@ fn lost(error: &str) -> Step {
     Step::Ended(Ending::Lost { error: error.into() })
 }
 
-/// What one pod's statuses come to, each seen at a time in seconds.
+/// How the statuses of one pod are judged, each at a time in seconds.
 fn judged(statuses: Vec<(u64, PodStatus)>) -> Vec<Step> {
     let mut progress = progress();
     statuses.into_iter().map(|(at, status)| progress.judge(&status, Duration::from_secs(at))).collect()
@@ -186,8 +186,8 @@ fn a_failed_container_says_how_it_ended(#[case] main: ContainerState, #[case] er
     over("UnexpectedAdmissionError", "Allocate failed due to no devices", waiting("", "")),
     "UnexpectedAdmissionError: Allocate failed due to no devices"
 )]
-#[case::failed_without_a_word(over("", "", waiting("", "")), "Error: the pod ended before its container ran")]
-fn what_cannot_heal_ends_the_call_at_once(#[case] status: PodStatus, #[case] error: &str) {
+#[case::failed_without_a_reason(over("", "", waiting("", "")), "Error: the pod ended before its container ran")]
+fn a_state_that_cannot_heal_ends_the_call_at_once(#[case] status: PodStatus, #[case] error: &str) {
     assert_eq!(judged(vec![(0, creating()), (1, status)]), [wait(120), lost(error)]);
 }
 
@@ -198,7 +198,7 @@ fn what_cannot_heal_ends_the_call_at_once(#[case] status: PodStatus, #[case] err
 #[case("CreateContainerError")]
 #[case("RunContainerError")]
 #[case("CreatePodSandboxError")]
-fn what_may_heal_has_20_seconds_to_do_so(#[case] reason: &str) {
+fn a_state_that_may_heal_has_20_seconds_for_it(#[case] reason: &str) {
     let status = || pod(waiting(reason, "why"));
     assert_eq!(
         judged(vec![(5, status()), (15, status()), (24, status()), (25, status())]),
@@ -255,7 +255,10 @@ fn what_may_heal_has_20_seconds_to_do_so(#[case] reason: &str) {
         ),
     ]
 )]
-fn trouble_is_told_in_the_words_that_tell_most(#[case] statuses: Vec<(u64, PodStatus)>, #[case] expected: Vec<Step>) {
+fn an_error_has_the_most_useful_message_of_the_trouble(
+    #[case] statuses: Vec<(u64, PodStatus)>,
+    #[case] expected: Vec<Step>,
+) {
     assert_eq!(judged(statuses), expected);
 }
 
@@ -268,7 +271,7 @@ fn trouble_is_told_in_the_words_that_tell_most(#[case] statuses: Vec<(u64, PodSt
 #[case::a_sentence(pod(waiting("", "waiting for a volume")), "waiting for a volume")]
 #[case::both(pod(waiting("PodInitializing", "waiting for a volume")), "PodInitializing: waiting for a volume")]
 #[case::nobody(pod(waiting("", "")), "the cluster said nothing about the pod")]
-fn a_start_that_takes_too_long_fails_with_the_words_of(#[case] status: PodStatus, #[case] words: &str) {
+fn a_start_that_takes_too_long_fails_with_what_is_known_from(#[case] status: PodStatus, #[case] words: &str) {
     assert_eq!(
         judged(vec![(119, status.clone()), (120, status)]),
         [wait(1), lost(&format!("StartTimeout: the container did not start within 2m: {words}"))]
@@ -276,7 +279,7 @@ fn a_start_that_takes_too_long_fails_with_the_words_of(#[case] status: PodStatus
 }
 
 #[test]
-fn a_run_that_takes_too_long_fails_with_the_log_counted_from_its_start() {
+fn a_run_that_takes_too_long_since_its_start_fails_with_the_log() {
     assert_eq!(
         judged(vec![(100, creating()), (110, pod(Running)), (709, pod(Running)), (710, pod(Running))]),
         [
@@ -320,7 +323,7 @@ fn a_container_that_ends_just_in_time_has_not_run_too_long() {
     over("Terminated", "Pod was terminated in response to imminent node shutdown.", Running),
     "Evicted: Pod was terminated in response to imminent node shutdown."
 )]
-#[case::node_shut_down_without_a_word(over("NodeShutdown", "", Running), "Evicted: the cluster gave no reason")]
+#[case::node_shut_down_without_a_message(over("NodeShutdown", "", Running), "Evicted: the cluster gave no reason")]
 #[case::deleted_while_pending(deleted(creating()), "PodDeleted: somebody deleted the pod before it was done")]
 #[case::deleted_while_pulling(deleted(not_pulled()), "PodDeleted: somebody deleted the pod before it was done")]
 #[case::deleted_while_running(deleted(pod(Running)), "PodDeleted: somebody deleted the pod before it was done")]
@@ -355,12 +358,12 @@ fn a_container_that_ends_just_in_time_has_not_run_too_long() {
     },
     "Timeout: Pod was active on the node longer than the specified deadline"
 )]
-fn a_pod_that_somebody_else_ends_says_who(#[case] status: PodStatus, #[case] error: &str) {
+fn a_pod_that_is_ended_from_outside_says_by_what(#[case] status: PodStatus, #[case] error: &str) {
     assert_eq!(judged(vec![(1, status)]), [failed(error)]);
 }
 
 #[test]
-fn a_container_that_its_node_lost_track_of_is_lost() {
+fn a_container_that_its_node_cannot_find_is_lost() {
     let unknown = |message| exited(137, "ContainerStatusUnknown", message);
     assert_eq!(
         judged(vec![(1, pod(unknown("The container could not be located when the pod was terminated")))]),
@@ -460,7 +463,7 @@ fn a_result_is_read_through_a_server_that(#[case] statuses: Vec<(u64, PodStatus)
     disrupted("DeletionByPodGC", "PodGC: node no longer exists", deleted(pod(exited(0, "Completed", "")))),
     "NodeLost: PodGC: node no longer exists"
 )]
-fn a_result_that_was_lost_with_its_pod_says_who_ended_it(
+fn a_result_that_is_lost_with_its_pod_says_what_ended_the_pod(
     #[values(waiting("ContainerCreating", ""), exited(2, "Error", ""))] server: ContainerState,
     #[case] status: PodStatus,
     #[case] error: &str,
@@ -479,15 +482,15 @@ fn lines(numbers: std::ops::RangeInclusive<u32>) -> String {
 #[case::newline("one\n", "\none")]
 #[case::indented("  one\n\n two\n\n", "\n  one\n\n two")]
 #[case::windows_newlines("one\r\ntwo\r\n", "\none\r\ntwo")]
-#[case::as_many_as_are_told(&lines(1..=20), &format!("\n{}", lines(1..=20)))]
+#[case::as_many_as_there_may_be(&lines(1..=20), &format!("\n{}", lines(1..=20)))]
 #[case::one_more(&lines(1..=21), &format!("\n{}", lines(2..=21)))]
 #[case::many_more_and_newlines(&(lines(1..=100) + "\n\n\n"), &format!("\n{}", lines(81..=100)))]
 #[case::non_ascii(&("ü\n".repeat(30)), &"\nü".repeat(20))]
-fn an_error_tells_the_last_20_lines_of_a_log(#[case] log: &str, #[case] tail: &str) {
+fn an_error_has_the_last_20_lines_of_a_log(#[case] log: &str, #[case] tail: &str) {
     assert_eq!(log_tail(log), tail);
 }
 
-/// A word of Kubernetes', more often one that is known than not.
+/// A reason as Kubernetes writes it, most of them known.
 fn any_reason() -> impl Strategy<Value = String> {
     let known = vec![
         "",
@@ -553,7 +556,7 @@ proptest! {
         (start, run) in (any_duration(), any_duration()),
         statuses in prop::collection::vec((any_status(), any_duration()), 1..8),
     ) {
-        let mut progress = Progress::new(Limits { start, run, memory: "1Gi".into() });
+        let mut progress = Progress::new(Deadlines { start, run }, "1Gi".into());
         let mut now = Duration::ZERO;
         for (status, later) in statuses {
             now = now.saturating_add(later);
@@ -571,14 +574,14 @@ proptest! {
         }
     }
 
-    /// Whatever the pod does: it starts, runs, and its result server starts, each within its limit. How long it waits
-    /// for room is limited by the host.
+    /// The start, the run and the start of the result server each have a deadline, whatever the pod does. The wait for
+    /// room has none here: the host limits it.
     #[test]
     fn a_call_ends_in_time(statuses in prop::collection::vec((any_status_with_room(), 0..=4_u32), 1..8)) {
         let mut progress = progress();
         let mut now = Duration::ZERO;
         let last = statuses.last().map(|(status, _)| (status.clone(), 4));
-        // A pod that does nothing any more gets two waits: one for trouble to heal, one for the deadline.
+        // Once nothing changes any more, there are at most two waits: for trouble to heal, and for the deadline.
         let rest = std::iter::repeat_n(last, 3).flatten();
         let mut ended = false;
         for (status, quarters) in statuses.into_iter().chain(rest) {

@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use rstest::rstest;
 use serde::Deserialize;
 
-/// The times of the document's example.
+/// The times of the published example.
 const STARTED: Duration = Duration::from_millis(1_699_919_840_336);
 const FINISHED: Duration = Duration::from_millis(1_699_919_858_869);
 
-/// A result document, taken apart again.
+/// A result document, parsed again. It has these fields and no others.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parsed<'a> {
@@ -40,34 +40,34 @@ impl<'a> Parsed<'a> {
     }
 }
 
-fn document(outcome: &Outcome) -> String {
-    outcome.document(STARTED, FINISHED)
+fn document(result: &CallResult) -> String {
+    result.document(STARTED, FINISHED)
 }
 
 #[rstest]
 #[case::json(
-    Outcome::of_file("result.json", br#"{ "greeting": "Hello World!" }"#.to_vec()),
+    CallResult::of_file("result.json", br#"{ "greeting": "Hello World!" }"#.to_vec()),
     r#""error":null},"errored":false,"completed":true,"done":true,"body":"","json":{ "greeting": "Hello World!" }}"#
 )]
 #[case::text(
-    Outcome::of_file("result.json", b"Hello \"World\"!\n".to_vec()),
+    CallResult::of_file("result.json", b"Hello \"World\"!\n".to_vec()),
     r#""error":null},"errored":false,"completed":true,"done":true,"body":"Hello \"World\"!\n","json":null}"#
 )]
 #[case::no_file(
-    Outcome::default(),
+    CallResult::default(),
     r#""error":null},"errored":false,"completed":true,"done":true,"body":"","json":null}"#
 )]
 #[case::failure(
-    Outcome::failed("Error: container exited with code 3\nlog".into()),
+    CallResult::failed("Error: container exited with code 3\nlog".into()),
     r#""error":"Error: container exited with code 3\nlog"},"errored":true,"completed":false,"done":true,"body":"","json":null}"#
 )]
 #[case::failure_with_a_file(
-    Outcome { error: Some("Timeout: x".into()), ..Outcome::of_file("result.json", b"[1]".to_vec()) },
+    CallResult { error: Some("Timeout: x".into()), ..CallResult::of_file("result.json", b"[1]".to_vec()) },
     r#""error":"Timeout: x"},"errored":true,"completed":false,"done":true,"body":"","json":[1]}"#
 )]
-fn a_document_has_the_fields_of_the_documents_example(#[case] outcome: Outcome, #[case] rest: &str) {
+fn a_document_has_the_fields_of_the_published_example(#[case] result: CallResult, #[case] rest: &str) {
     let start = r#"{"hops":{"started_at":"2023-11-13T23:57:20.336Z","finished_at":"2023-11-13T23:57:38.869Z","#;
-    assert_eq!(document(&outcome), format!("{start}{rest}"));
+    assert_eq!(document(&result), format!("{start}{rest}"));
 }
 
 #[rstest]
@@ -77,7 +77,7 @@ fn a_document_has_the_fields_of_the_documents_example(#[case] outcome: Outcome, 
 #[case::leap_day(Duration::from_secs(1_709_164_800), "2024-02-29T00:00:00.000Z")]
 #[case::a_clock_that_was_never_set(Duration::ZERO, "1970-01-01T00:00:00.000Z")]
 fn times_are_utc_with_milliseconds(#[case] time: Duration, #[case] text: &str) {
-    let document = Outcome::default().document(time, time);
+    let document = CallResult::default().document(time, time);
     let hops = Parsed::of(&document).hops;
     assert_eq!((&*hops.started_at, &*hops.finished_at), (text, text));
 }
@@ -97,7 +97,7 @@ fn times_are_utc_with_milliseconds(#[case] time: Duration, #[case] text: &str) {
 #[case::non_ascii(r#"{"größe":"🦀"}"#)]
 #[case::white_space_within("{ \"a\" :\r\n\t[ 1 , 2 ]\n}")]
 fn an_object_or_array_keeps_its_own_text(#[case] text: &str, #[values("result.json", "out.txt", "out")] path: &str) {
-    let document = document(&Outcome::of_file(path, text.into()));
+    let document = document(&CallResult::of_file(path, text.into()));
     let parsed = Parsed::of(&document);
     assert_eq!((parsed.json(), &*parsed.body), (Some(text), ""));
 }
@@ -106,7 +106,7 @@ fn an_object_or_array_keeps_its_own_text(#[case] text: &str, #[values("result.js
 #[case::newline("{\"a\":1}\n", r#"{"a":1}"#)]
 #[case::all_kinds(" \t\r\n[1]\n \t\r", "[1]")]
 fn white_space_around_json_is_not_part_of_it(#[case] text: &str, #[case] json: &str) {
-    let document = document(&Outcome::of_file("result.json", text.into()));
+    let document = document(&CallResult::of_file("result.json", text.into()));
     assert_eq!(Parsed::of(&document).json(), Some(json));
 }
 
@@ -121,12 +121,12 @@ fn white_space_around_json_is_not_part_of_it(#[case] text: &str, #[case] json: &
 #[case::no("false")]
 fn a_scalar_is_json_only_where_the_files_name_says_so(#[case] text: &str) {
     for path in ["result.json", "a/b.json", ".json"] {
-        let document = document(&Outcome::of_file(path, format!("{text}\n").into()));
+        let document = document(&CallResult::of_file(path, format!("{text}\n").into()));
         let parsed = Parsed::of(&document);
         assert_eq!((parsed.json(), &*parsed.body), (Some(text), ""), "{path}");
     }
     for path in ["result.txt", "result", "json", "result.json.txt", "a.json/b"] {
-        let document = document(&Outcome::of_file(path, format!("{text}\n").into()));
+        let document = document(&CallResult::of_file(path, format!("{text}\n").into()));
         let parsed = Parsed::of(&document);
         assert_eq!((parsed.json(), parsed.body), (None, format!("{text}\n")), "{path}");
     }
@@ -159,7 +159,7 @@ fn a_scalar_is_json_only_where_the_files_name_says_so(#[case] text: &str) {
 #[case::leading_zero("007")]
 #[case::word("trueish")]
 fn other_text_is_the_body_byte_for_byte(#[case] text: &str, #[values("result.json", "out.txt")] path: &str) {
-    let document = document(&Outcome::of_file(path, text.into()));
+    let document = document(&CallResult::of_file(path, text.into()));
     let parsed = Parsed::of(&document);
     assert_eq!((parsed.json(), &*parsed.body), (None, text));
     assert!(parsed.completed && !parsed.errored && parsed.done);
@@ -170,14 +170,14 @@ fn other_text_is_the_body_byte_for_byte(#[case] text: &str, #[values("result.jso
 #[case::objects(r#"{"a":"#, "}")]
 fn nesting_may_be_as_deep_as_it_likes(#[case] open: &str, #[case] close: &str) {
     let text = open.repeat(100_000) + "[]" + &close.repeat(100_000);
-    let document = document(&Outcome::of_file("result.json", text.clone().into()));
+    let document = document(&CallResult::of_file("result.json", text.clone().into()));
     assert_eq!(Parsed::of(&document).json(), Some(&*text));
 }
 
 #[test]
 fn nesting_that_is_not_closed_is_text() {
     let text = "[".repeat(100_000);
-    let document = document(&Outcome::of_file("result.json", text.clone().into()));
+    let document = document(&CallResult::of_file("result.json", text.clone().into()));
     assert_eq!(Parsed::of(&document).body, text);
 }
 
@@ -194,7 +194,7 @@ fn a_file_that_is_not_utf_8_is_refused_with_its_size_and_the_offset(
     #[case] size: usize,
     #[case] offset: usize,
 ) {
-    let document = document(&Outcome::of_file("result.json", bytes.to_vec()));
+    let document = document(&CallResult::of_file("result.json", bytes.to_vec()));
     let parsed = Parsed::of(&document);
     let error =
         format!("InvalidResult: the result file is not UTF-8: {size} bytes, the first bad one at offset {offset}");
@@ -203,7 +203,7 @@ fn a_file_that_is_not_utf_8_is_refused_with_its_size_and_the_offset(
     assert!(parsed.errored && !parsed.completed && parsed.done);
 }
 
-/// Texts of which about half are JSON.
+/// Texts, about half of them JSON.
 fn any_text() -> impl Strategy<Value = String> {
     let string = any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap());
     let leaf = prop_oneof![string.clone(), "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,9})?(e[+-]?[0-9]{1,4})?", "true|null"];
@@ -224,13 +224,13 @@ fn any_text() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn a_document_holds_the_whole_file_once_and_is_written_in_one_piece(
+    fn a_document_contains_the_file_once_and_is_allocated_once(
         text in any_text(),
         path in prop::sample::select(vec!["result.json", "out.txt"]),
         error in prop::option::of(any_text()),
     ) {
-        let outcome = Outcome { error, ..Outcome::of_file(path, text.clone().into()) };
-        let document = document(&outcome);
+        let result = CallResult { error, ..CallResult::of_file(path, text.clone().into()) };
+        let document = document(&result);
 
         let parsed = Parsed::of(&document);
         match parsed.json() {
@@ -240,19 +240,19 @@ proptest! {
             }
             None => prop_assert_eq!(&parsed.body, &text),
         }
-        prop_assert_eq!(parsed.errored, outcome.error.is_some());
-        prop_assert_eq!(parsed.completed, outcome.error.is_none());
-        prop_assert_eq!(&parsed.hops.error, &outcome.error);
+        prop_assert_eq!(parsed.errored, result.error.is_some());
+        prop_assert_eq!(parsed.completed, result.error.is_none());
+        prop_assert_eq!(&parsed.hops.error, &result.error);
 
-        // A buffer that was too small has been doubled.
-        let error = outcome.error.as_deref().unwrap_or_default();
+        // A buffer that was too small would have been doubled.
+        let error = result.error.as_deref().unwrap_or_default();
         let enough = text.len() + escapes(&text) + error.len() + escapes(error) + 512;
         prop_assert!(document.capacity() <= enough, "{} > {enough}", document.capacity());
     }
 
     #[test]
-    fn any_bytes_come_to_a_document(bytes: Vec<u8>) {
-        let document = document(&Outcome::of_file("result.json", bytes.clone()));
+    fn any_bytes_give_a_document(bytes: Vec<u8>) {
+        let document = document(&CallResult::of_file("result.json", bytes.clone()));
         prop_assert_eq!(Parsed::of(&document).completed, std::str::from_utf8(&bytes).is_ok());
     }
 }

@@ -2,29 +2,29 @@
 
 use super::owner::{self, Owner};
 use super::{EnginePods, Inner};
-use crate::pods::kube::chain;
+use crate::pods::causes::chain;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::SystemVersion;
 use etcetera::BaseStrategy;
 use std::env;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
-/// The longest that an engine may take to say who it is.
+/// How long an engine may take to tell its version.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Which engine.
+/// Which engine to use, and where to keep track of its containers.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// The engine's address, as in `DOCKER_HOST`. None: `DOCKER_HOST`, then the usual sockets of Docker and Podman.
+    /// The engine's address, as in `DOCKER_HOST`. `None`: `DOCKER_HOST`, then the usual sockets of Docker and Podman.
     pub host: Option<String>,
-    /// A directory in which the processes of this user see which of them still live. None: what a killed process left
-    /// behind stays.
+    /// A directory in which the processes of this user see which of them are alive. `None`: the containers of a killed
+    /// process stay.
     pub state_dir: Option<PathBuf>,
 }
 
@@ -36,7 +36,23 @@ impl Default for EngineOptions {
     }
 }
 
-/// Why there is no engine to talk to.
+impl EngineOptions {
+    /// Uses the engine at this address.
+    #[must_use]
+    pub fn host(mut self, address: impl Into<String>) -> Self {
+        self.host = Some(address.into());
+        self
+    }
+
+    /// Keeps track of containers in this directory.
+    #[must_use]
+    pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(dir.into());
+        self
+    }
+}
+
+/// Why there is no engine to use.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -46,7 +62,7 @@ pub enum EngineError {
          or set DOCKER_HOST to its address"
     )]
     None {
-        /// Each address, and what came of it.
+        /// The addresses, each with what is wrong there.
         tried: String,
     },
     /// The engine that was asked for does not answer.
@@ -54,7 +70,7 @@ pub enum EngineError {
     Silent {
         /// The address, as it was given.
         address: String,
-        /// What came of it.
+        /// What is wrong there.
         why: String,
     },
     /// This user may not use the engine.
@@ -69,16 +85,19 @@ pub enum EngineError {
 }
 
 impl EnginePods {
-    /// Finds the engine and asks who it is. Containers that killed processes of this user left there are removed in
-    /// the background.
+    /// Finds the engine and asks for its version. Containers of this user's killed processes are removed in the
+    /// background.
     ///
     /// # Errors
-    /// There is none, or not the one that was asked for.
+    /// No engine answers, or not the one that was asked for.
     pub async fn connect(options: EngineOptions) -> Result<Self, EngineError> {
         let (docker, address, version) = find(options.host).await?;
         let owner = options.state_dir.and_then(|dir| {
             let owner = Owner::register(&dir);
-            owner.inspect_err(|error| tracing::warn!(dir = %dir.display(), %error, "containers have no owner")).ok()
+            let warn = |error: &io::Error| {
+                tracing::warn!(dir = %dir.display(), %error, "if this process is killed, its containers stay");
+            };
+            owner.inspect_err(warn).ok()
         });
         let description = format!("{} at {address}", name(version));
         let inner = Arc::new(Inner { docker, address, description, owner, tasks: TaskTracker::new() });
@@ -92,8 +111,8 @@ async fn find(host: Option<String>) -> Result<(Docker, String, SystemVersion), E
     if let Some(address) = host {
         return match ask(&address).await {
             Ok((docker, version)) => Ok((docker, address, version)),
-            Err(Silence::Denied) => Err(EngineError::Denied { address }),
-            Err(Silence::Other(why)) => Err(EngineError::Silent { address, why }),
+            Err(NoAnswer::Denied) => Err(EngineError::Denied { address }),
+            Err(NoAnswer::Other(why)) => Err(EngineError::Silent { address, why }),
         };
     }
     let mut tried = Vec::new();
@@ -102,8 +121,8 @@ async fn find(host: Option<String>) -> Result<(Docker, String, SystemVersion), E
         let address = format!("unix://{}", socket.display());
         match ask(&address).await {
             Ok((docker, version)) => return Ok((docker, address, version)),
-            Err(Silence::Denied) => denied = denied.or(Some(address)),
-            Err(Silence::Other(why)) => tried.push(format!("{address}: {why}")),
+            Err(NoAnswer::Denied) => denied = denied.or(Some(address)),
+            Err(NoAnswer::Other(why)) => tried.push(format!("{address}: {why}")),
         }
     }
     Err(match denied {
@@ -128,34 +147,35 @@ fn sockets() -> Vec<PathBuf> {
     all.into_iter().flatten().collect()
 }
 
-/// Why an address has no engine for us.
-enum Silence {
+/// Why the engine at an address cannot be used.
+enum NoAnswer {
     Denied,
     Other(String),
 }
 
-async fn ask(address: &str) -> Result<(Docker, SystemVersion), Silence> {
-    let silence = |error: Error| match io_error(&error) {
-        Some(ErrorKind::PermissionDenied) => Silence::Denied,
-        Some(ErrorKind::NotFound) => Silence::Other("no such socket".into()),
-        _ => Silence::Other(chain(&error)),
+async fn ask(address: &str) -> Result<(Docker, SystemVersion), NoAnswer> {
+    let no_answer = |error: Error| match io_error(&error) {
+        Some(ErrorKind::PermissionDenied) => NoAnswer::Denied,
+        Some(ErrorKind::NotFound) => NoAnswer::Other("no such socket".into()),
+        _ => NoAnswer::Other(chain(&error)),
     };
     let docker = Docker::connect_with_host(address).map_err(|error| match error {
-        Error::UnsupportedURISchemeError { .. } => Silence::Other(
-            "it must begin with unix://, tcp:// or npipe:// (ssh: forward the socket with `ssh -L`)".into(),
+        Error::UnsupportedURISchemeError { .. } => NoAnswer::Other(
+            "an address begins with unix:// or tcp:// (for ssh://, forward the socket with `ssh -L`)".into(),
         ),
-        Error::SocketNotFoundError(_) => Silence::Other("no such socket".into()),
-        error => silence(error),
+        Error::SocketNotFoundError(_) => NoAnswer::Other("no such socket".into()),
+        error => no_answer(error),
     })?;
     let version = tokio::time::timeout(ANSWER, docker.version()).await;
-    let version = version.map_err(|_| Silence::Other(format!("nothing within {} s", ANSWER.as_secs())))?;
-    Ok((docker, version.map_err(silence)?))
+    let version = version.map_err(|_| NoAnswer::Other(format!("no answer within {} s", ANSWER.as_secs())))?;
+    Ok((docker, version.map_err(no_answer)?))
 }
 
+/// The kind of the I/O error among an error and its causes.
 fn io_error(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
     let mut next = Some(error);
     while let Some(cause) = next {
-        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
             return Some(error.kind());
         }
         next = cause.source();

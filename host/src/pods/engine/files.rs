@@ -1,26 +1,27 @@
-//! Files into a container and out of it, as tar archives: the engine need not see our file system, nor we its.
+//! Files into a container and out of it, as tar archives: they need no file system in common with the engine.
 
 use super::{Inner, is_gone};
 use crate::pods::{Error, Excess, PodSpec};
-use bollard::errors::Error as EngineError;
+use bollard::errors::Error as RequestError;
 use bollard::query_parameters::DownloadFromContainerOptions;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
+use hyper::body::Bytes;
 use std::io;
-use std::ops::Range;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
 use tar::{Archive, Builder, EntryType, Header};
 
-/// The longest that a download may make no progress.
+/// How long a download may go without progress.
 const STALL: Duration = Duration::from_secs(10);
-/// The most symbolic links that lead from one to the next.
-const LINKS: usize = 8;
-const CIRCLE: &str = "it is a symbolic link that leads from link to link; write a file";
+/// The most symbolic links that may follow one another.
+const MOST_LINKS: usize = 8;
+const TOO_MANY_LINKS: &str = "it is a symbolic link that leads from link to link; write a file";
+const NO_FILE: &str = "it is neither a file nor a link to one; write a file";
 
-/// The archive that opens the output directory to all users and makes the input files, relative to the root.
+/// The archive that lets every user write to the output directory and creates the input files, relative to the root.
 ///
-/// The input starts empty, whatever the image has there, as a volume in a pod does. Unlike there, a process that is root
-/// can write to it.
+/// The input directory has these files alone, whatever the image has there, like a volume in a pod. Unlike there, a
+/// process of root can write to it.
 pub(super) fn pack(spec: &PodSpec) -> io::Result<Vec<u8>> {
     let mtime = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
     let header = |kind: EntryType, mode: u32, size: usize| {
@@ -34,11 +35,11 @@ pub(super) fn pack(spec: &PodSpec) -> io::Result<Vec<u8>> {
         header
     };
     let mut tar = Builder::new(Vec::new());
-    // Any user of the image may write, as to a pod's volume.
+    // Every user of the image may write, as to a pod's volume.
     tar.append_data(&mut header(EntryType::Directory, 0o777, 0), relative(&spec.output_dir), io::empty())?;
     if !spec.input_files.is_empty() {
         let path = relative(&spec.input_dir);
-        // A file takes the place of the image's directory with all that is in it, and then an empty one that of the file.
+        // A file replaces the image's directory and all that is in it, and then an empty directory replaces the file.
         tar.append_data(&mut header(EntryType::Regular, 0, 0), path, io::empty())?;
         tar.append_data(&mut header(EntryType::Directory, 0o755, 0), path, io::empty())?;
     }
@@ -54,13 +55,14 @@ fn relative(path: &str) -> &str {
     path.trim_matches('/')
 }
 
-/// What there is at a path.
+/// What is at a path.
 enum Entry {
     File(Vec<u8>),
+    /// A symbolic link, and its target.
     Link(String),
 }
 
-/// Reads a file below `dir`; none if it does not exist.
+/// Reads a file below `dir`. `None` if it does not exist.
 pub(super) async fn read(
     inner: &Inner,
     container: &str,
@@ -69,7 +71,7 @@ pub(super) async fn read(
     limit: u64,
 ) -> Result<Option<Vec<u8>>, Error> {
     let mut target = path.to_owned();
-    for _ in 0..=LINKS {
+    for _ in 0..=MOST_LINKS {
         match entry(inner, container, dir, &target, limit).await? {
             None => return Ok(None),
             Some(Entry::File(content)) => return Ok(Some(content)),
@@ -80,10 +82,10 @@ pub(super) async fn read(
             }
         }
     }
-    Err(Error::Other(CIRCLE.into()))
+    Err(Error::Other(TOO_MANY_LINKS.into()))
 }
 
-/// Where a link in `dir` leads to, relative to `dir`; none if that is outside.
+/// The target of a link in `dir`, relative to `dir`. `None` if it is outside.
 fn resolve(dir: &str, path: &str, link: &str) -> Option<String> {
     let (start, rest) = match link.strip_prefix('/') {
         None => (path.rsplit_once('/').map_or("", |(parent, _)| parent), link),
@@ -100,75 +102,103 @@ fn resolve(dir: &str, path: &str, link: &str) -> Option<String> {
     Some(segments.join("/"))
 }
 
+/// Downloads what is at a path. `None` if nothing is there.
 async fn entry(inner: &Inner, container: &str, dir: &str, path: &str, limit: u64) -> Result<Option<Entry>, Error> {
     let options = DownloadFromContainerOptions { path: format!("{}/{path}", dir.trim_end_matches('/')) };
-    let mut archive = pin!(inner.docker.download_from_container(container, Some(options)));
-    let mut bytes = Vec::new();
-    let mut file: Option<Range<usize>> = None;
-    let broken = |why: &str| Error::Unavailable(format!("the engine at {} broke the file off: {why}", inner.address));
-    while let Some(chunk) = tokio::time::timeout(STALL, archive.next()).await.map_err(|_| broken("it sends nothing"))? {
-        match chunk {
-            Ok(chunk) => bytes.extend_from_slice(&chunk),
-            Err(error) if is_gone(&error) => {
-                return Err(Error::Gone("somebody removed the container before its result was read".into()));
-            }
-            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
-            // A directory of that name is a file.
-            Err(EngineError::DockerResponseServerError { message, .. }) if message.contains("not a directory") => {
-                return Ok(None);
-            }
-            Err(EngineError::DockerResponseServerError { message, .. }) if message.contains("too many links") => {
-                return Err(Error::Other(CIRCLE.into()));
-            }
-            Err(error) => return Err(inner.explain(error)),
+    let mut chunks = pin!(inner.docker.download_from_container(container, Some(options)));
+    let mut archive = Vec::new();
+    let head = loop {
+        if let Some(head) = Head::parse(&archive) {
+            break head;
         }
-        if file.is_none() {
-            let Some(head) = head(&bytes) else { continue };
-            file = match head.kind {
-                EntryType::Regular | EntryType::Continuous if head.size > limit => {
-                    return Err(Error::TooLarge(Excess { size: head.size, limit }));
-                }
-                EntryType::Regular | EntryType::Continuous => {
-                    let size = usize::try_from(head.size).unwrap_or(usize::MAX);
-                    Some(head.start..head.start.saturating_add(size))
-                }
-                EntryType::Symlink => return Ok(Some(Entry::Link(head.link))),
-                EntryType::Directory => return Err(Error::Other("it is a directory; write a file".into())),
-                _ => return Err(Error::Other("it is neither a file nor a link to one; write a file".into())),
-            };
+        match next(inner, &mut chunks).await? {
+            Next::Bytes(bytes) => archive.extend_from_slice(&bytes),
+            Next::Nothing => return Ok(None),
+            Next::End if archive.is_empty() => return Err(broken(inner, "the archive is empty")),
+            // An archive leaves out what it cannot hold, such as a socket.
+            Next::End => return Err(Error::Other(NO_FILE.into())),
         }
-        if let Some(content) = file.clone().and_then(|range| bytes.get(range)) {
-            return Ok(Some(Entry::File(content.to_vec())));
+    };
+    match head.kind {
+        EntryType::Regular | EntryType::Continuous => {}
+        EntryType::Symlink => return Ok(Some(Entry::Link(head.link))),
+        EntryType::Directory => return Err(Error::Other("it is a directory; write a file".into())),
+        _ => return Err(Error::Other(NO_FILE.into())),
+    }
+    if head.size > limit {
+        return Err(Error::TooLarge(Excess { size: head.size, limit }));
+    }
+    let size = usize::try_from(head.size).unwrap_or(usize::MAX);
+    let mut content = archive.split_off(head.length);
+    while content.len() < size {
+        match next(inner, &mut chunks).await? {
+            Next::Bytes(bytes) => content.extend_from_slice(&bytes),
+            Next::Nothing | Next::End => return Err(broken(inner, "the archive ends too early")),
         }
     }
-    Err(if bytes.is_empty() || file.is_some() {
-        broken("the archive ends too early")
-    } else {
-        // What an archive has no word for, such as a socket, is left out of it.
-        Error::Other("it is neither a file nor a link to one; write a file".into())
-    })
+    content.truncate(size);
+    Ok(Some(Entry::File(content)))
 }
 
-/// What the first entry of an archive says of itself.
+/// The next part of an archive.
+enum Next {
+    Bytes(Bytes),
+    End,
+    /// Nothing is at the path.
+    Nothing,
+}
+
+async fn next(
+    inner: &Inner,
+    chunks: &mut (impl Stream<Item = Result<Bytes, RequestError>> + Unpin),
+) -> Result<Next, Error> {
+    let chunk = tokio::time::timeout(STALL, chunks.next()).await;
+    match chunk.map_err(|_| broken(inner, "it sends nothing"))? {
+        None => Ok(Next::End),
+        Some(Ok(bytes)) => Ok(Next::Bytes(bytes)),
+        Some(Err(error)) if is_gone(&error) => {
+            Err(Error::Gone("somebody removed the container before its result was read".into()))
+        }
+        Some(Err(RequestError::DockerResponseServerError { status_code: 404, .. })) => Ok(Next::Nothing),
+        // A parent of the path is a file.
+        Some(Err(RequestError::DockerResponseServerError { message, .. })) if message.contains("not a directory") => {
+            Ok(Next::Nothing)
+        }
+        Some(Err(RequestError::DockerResponseServerError { message, .. })) if message.contains("too many links") => {
+            Err(Error::Other(TOO_MANY_LINKS.into()))
+        }
+        Some(Err(error)) => Err(inner.explain(error)),
+    }
+}
+
+fn broken(inner: &Inner, why: &str) -> Error {
+    Error::Unavailable(format!("the engine at {} broke off the file: {why}", inner.address))
+}
+
+/// The description of an archive's first entry.
 struct Head {
     kind: EntryType,
+    /// The size of the content.
     size: u64,
-    /// Where its content begins.
-    start: usize,
+    /// The target of a link.
     link: String,
+    /// The length of this description: the content begins behind it.
+    length: usize,
 }
 
-/// The first entry of an archive of which this is the beginning; none if that is too little.
-fn head(archive: &[u8]) -> Option<Head> {
-    let mut archive = Archive::new(archive);
-    let entry = archive.entries().ok()?.next()?.ok()?;
-    let link = entry.link_name_bytes().unwrap_or_default();
-    Some(Head {
-        kind: entry.header().entry_type(),
-        size: entry.size(),
-        start: usize::try_from(entry.raw_file_position()).ok()?,
-        link: String::from_utf8_lossy(&link).into_owned(),
-    })
+impl Head {
+    /// Reads the beginning of an archive. `None` if that is too little.
+    fn parse(beginning: &[u8]) -> Option<Self> {
+        let mut archive = Archive::new(beginning);
+        let entry = archive.entries().ok()?.next()?.ok()?;
+        let link = entry.link_name_bytes().unwrap_or_default();
+        Some(Head {
+            kind: entry.header().entry_type(),
+            size: entry.size(),
+            link: String::from_utf8_lossy(&link).into_owned(),
+            length: usize::try_from(entry.raw_file_position()).ok()?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -183,7 +213,7 @@ mod tests {
     #[case("result.json", "/etc/passwd", None)]
     #[case("result.json", "/out/directory/x", None)]
     #[case("a/result.json", "../../x", None)]
-    fn links_lead_nowhere_outside(#[case] path: &str, #[case] link: &str, #[case] expected: Option<&str>) {
+    fn a_link_to_outside_has_no_target(#[case] path: &str, #[case] link: &str, #[case] expected: Option<&str>) {
         assert_eq!(resolve("/out/dir", path, link).as_deref(), expected);
     }
 }

@@ -1,7 +1,7 @@
-//! Whose a container is, so that what a killed process left behind is found, and nothing else.
+//! Which process owns a container: the containers of a killed process are removed, and no others.
 //!
-//! Each process holds a lock on a file of its own, which the kernel takes back whatever ends the process. The directory
-//! has an id of its own: containers of another machine or user, who lock files in another directory, bear another one.
+//! Each process locks a file of its own. However the process ends, the kernel releases the lock. The directory of these
+//! files has an id. Containers that another user or machine created on the same engine bear the id of another directory.
 
 use super::{Inner, remove};
 use bollard::query_parameters::ListContainersOptions;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 const DIRECTORY: &str = "hiphops-io/owner-directory";
 /// The label with the id of the owner.
 const OWNER: &str = "hiphops-io/owner";
-/// The label with the time, in seconds since 1970, at which a container's life ends whatever its owner does.
+/// The label with the time, in seconds since 1970, after which a container is removed even if its owner is alive.
 const DEADLINE: &str = "hiphops-io/deadline";
 
 /// This process, as an owner of containers.
@@ -30,19 +30,19 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// Makes and locks a file in `dir`.
+    /// Creates and locks a file in `dir`.
     pub(super) fn register(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let dir_id = dir_id(dir)?;
         let id = Uuid::new_v4().to_string();
         let file = NamedTempFile::new_in(dir)?;
-        // Before others can see it under its name: what is there without a lock is dead.
+        // Locked before it has its name: others take a file without a lock for that of a dead process.
         file.as_file().lock()?;
         let lock = file.persist(dir.join(&id)).map_err(|error| error.error)?;
         Ok(Owner { dir: dir.to_owned(), dir_id, id, _lock: lock })
     }
 
-    /// The labels of a container that may live this long.
+    /// The labels of a container with this lifetime.
     pub(super) fn labels(&self, lifetime: Duration) -> [(String, String); 3] {
         let deadline = now().saturating_add(lifetime.as_secs()).to_string();
         [(DIRECTORY, self.dir_id.clone()), (OWNER, self.id.clone()), (DEADLINE, deadline)]
@@ -50,7 +50,7 @@ impl Owner {
     }
 
     fn is_dead(&self, owner: &str) -> bool {
-        // Not any path that somebody wrote into a label.
+        // Anybody can write a path into a label.
         if Uuid::parse_str(owner).is_err() {
             return false;
         }
@@ -60,6 +60,7 @@ impl Owner {
         }
     }
 
+    /// Removes the files of dead processes.
     fn forget_the_dead(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
@@ -77,7 +78,7 @@ impl Drop for Owner {
     }
 }
 
-/// The id of the directory, which goes when it goes: then no lock in it is missed.
+/// The id of the directory. It is a file in the directory, so that it is lost together with the locks.
 fn dir_id(dir: &Path) -> io::Result<String> {
     let path = dir.join("id");
     if !path.exists() {
@@ -95,25 +96,25 @@ fn now() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
 }
 
-/// Removes the containers whose owner is dead, or has let them live too long.
+/// Removes the containers whose owner is dead or whose deadline has passed.
 pub(super) async fn sweep(inner: Arc<Inner>) {
     let Some(owner) = &inner.owner else { return };
     let filters = HashMap::from([("label".to_owned(), vec![format!("{DIRECTORY}={}", owner.dir_id)])]);
     let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
     let containers = match inner.docker.list_containers(Some(options)).await {
         Ok(containers) => containers,
-        Err(error) => return tracing::warn!(%error, "left-over containers not looked for"),
+        Err(error) => return tracing::warn!(%error, "the containers of killed processes are not removed"),
     };
     for container in containers {
         let (Some(id), Some(labels)) = (container.id, container.labels) else { continue };
         let is_dead = labels.get(OWNER).is_some_and(|id| owner.is_dead(id));
         let deadline = labels.get(DEADLINE).and_then(|deadline| deadline.parse::<u64>().ok());
         if is_dead || deadline.is_some_and(|deadline| deadline < now()) {
-            tracing::info!(container = id, "removing a container that its process left behind");
+            tracing::info!(container = id, "removing a container that its process left");
             remove(&inner, &id).await;
         }
     }
     if let Err(error) = owner.forget_the_dead() {
-        tracing::debug!(%error, "files of dead owners not removed");
+        tracing::debug!(%error, "the files of dead processes are not removed");
     }
 }

@@ -1,11 +1,11 @@
-//! One container, from creation to removal, and what there is to tell of it on the way.
+//! The life of one container, a step after the other: create, upload the files, start, wait for the end, remove.
 
 use super::volume::Volume;
 use super::{Inner, files, image, is_gone, remove};
-use crate::pods::limits::Limits;
+use crate::pods::resources::Resources;
 use crate::pods::{Cause, ContainerState, Error, Phase, PodSpec, PodStatus, Terminated};
 use bollard::body_full;
-use bollard::errors::Error as Failure;
+use bollard::errors::Error as RequestError;
 use bollard::models::{
     ContainerCreateBody, ContainerState as State, ContainerStateStatusEnum, HostConfig, Mount, MountType,
     MountVolumeOptions,
@@ -15,6 +15,7 @@ use bollard::query_parameters::{
 };
 use futures::StreamExt;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,39 +23,50 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The lines and bytes of its log that tell why a container failed, as many as Kubernetes takes bytes.
+/// How much of its log tells why a container failed: as many bytes as Kubernetes takes.
 const LOG_LINES: u32 = 20;
 const LOG_BYTES: usize = 2048;
-/// The least CPU that engines take, in billionths.
+/// The least CPU that engines accept, in billionths.
 const LEAST_NANO_CPUS: u64 = 10_000_000;
 /// How long the engine may be out of reach while a container runs.
 const OUTAGE: Duration = Duration::from_secs(30);
-/// Between two looks at a container that an engine out of reach, or one that restarts, cannot tell the end of.
+/// The pause before a container is looked at again, after a wait that broke off.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A container and its task.
+/// A container, and what its task needs.
 pub(super) struct Run {
     inner: Arc<Inner>,
     name: String,
     spec: PodSpec,
-    limits: Option<Limits>,
+    /// `None` if the engine cannot limit CPU and memory.
+    limits: Option<Resources>,
     volume: Arc<OnceLock<Volume>>,
     volume_name: Option<String>,
     statuses: watch::Sender<Result<PodStatus, Error>>,
-    /// Comes when nobody cares for the container any more.
+    /// Cancelled when the pod is not wanted any more.
     end: CancellationToken,
 }
 
-/// Why there is no container.
-enum Refusal {
+/// What a step of a container's life came to.
+enum Step {
+    /// It is done: the next one follows.
+    Done,
+    /// None follows: the last status says why, or the pod is not wanted any more.
+    Last,
+}
+
+/// What a request to create the container came to.
+enum Creation {
+    Created,
+    /// The engine does not have the image.
     NoImage,
+    /// No image can have this name, for this reason.
     BadImage(String),
-    Other(Error),
 }
 
 impl Run {
     pub(super) fn new(inner: Arc<Inner>, spec: PodSpec, end: CancellationToken) -> Result<Self, Error> {
-        let limits = Some(Limits::of(&spec)?);
+        let limits = Some(Resources::of(&spec)?);
         let name = format!("hiphops-run-{}", uuid::Uuid::new_v4().simple());
         let (statuses, _) = watch::channel(Ok(waiting("ContainerCreating", String::new())));
         Ok(Run { inner, name, spec, limits, volume: Arc::default(), volume_name: None, statuses, end })
@@ -68,99 +80,103 @@ impl Run {
         &self.spec.output_dir
     }
 
-    /// The output directory, once and if it is found in the file system.
+    /// The output directory, as soon as it is found in the file system.
     pub(super) fn volume(&self) -> Arc<OnceLock<Volume>> {
         self.volume.clone()
     }
 
-    /// The statuses, the present one first.
+    /// The statuses, beginning with the present one.
     pub(super) fn statuses(&self) -> watch::Receiver<Result<PodStatus, Error>> {
         let mut statuses = self.statuses.subscribe();
         statuses.mark_changed();
         statuses
     }
 
-    /// Sees the container through to its removal. Whether the engine accepts it is said before it starts.
+    /// Runs the container, and removes it when the pod is not wanted any more. Sends to `accepted` whether the engine
+    /// accepts it, before it starts.
     ///
-    /// Requests that change something are never broken off: the engine may go on with them, and nobody would clean up.
-    pub(super) async fn run(mut self, verdict: oneshot::Sender<Result<(), Error>>) {
-        if let Err(error) = self.play(verdict).await {
+    /// A request that changes something is never dropped: the engine may carry it out, and nobody would clean up.
+    pub(super) async fn run(mut self, accepted: oneshot::Sender<Result<(), Error>>) {
+        if let Err(error) = self.steps(accepted).await {
             let _ = self.statuses.send_replace(Err(error));
         }
-        if !self.spec.keep {
-            self.end.cancelled().await;
-            if !remove(&self.inner, &self.name).await
-                && let Some(volume) = &self.volume_name
-            {
-                // Who removed the container has left it, or it is gone too.
-                let _ = self.inner.docker.remove_volume(volume, None::<RemoveVolumeOptions>).await;
-            }
+        if self.spec.keep {
+            return;
+        }
+        self.end.cancelled().await;
+        let is_removed = remove(&self.inner, &self.name).await;
+        if let (false, Some(volume)) = (is_removed, &self.volume_name) {
+            // Somebody else removed the container, perhaps without its volume.
+            let _ = self.inner.docker.remove_volume(volume, None::<RemoveVolumeOptions>).await;
         }
     }
 
-    async fn play(&mut self, verdict: oneshot::Sender<Result<(), Error>>) -> Result<(), Error> {
-        let mut created = self.create().await;
-        let accepted = match &created {
-            Err(Refusal::Other(error)) => Err(error.clone()),
-            _ => Ok(()),
-        };
-        if verdict.send(accepted).is_err() && !self.spec.keep {
+    async fn steps(&mut self, accepted: oneshot::Sender<Result<(), Error>>) -> Result<(), Error> {
+        if let Step::Last = self.create(accepted).await? {
             return Ok(());
         }
-        if matches!(created, Err(Refusal::NoImage)) {
-            if !self.pull().await {
-                return Ok(());
-            }
-            created = self.create().await;
+        if let Step::Last = self.put_files().await? {
+            return Ok(());
         }
-        match created {
-            Ok(()) => {}
-            Err(Refusal::NoImage) => {
-                self.tell(failed("ErrImagePull", format!("{} is not there after pulling it", self.spec.image)));
-                return Ok(());
-            }
-            Err(Refusal::BadImage(why)) => {
-                self.tell(waiting("InvalidImageName", why));
-                return Ok(());
-            }
-            Err(Refusal::Other(error)) => return Err(error),
+        if let Step::Last = self.start().await? {
+            return Ok(());
         }
-        self.put_files().await?;
-        if self.start().await? {
-            self.tell(status(ContainerState::Running));
-            self.await_end().await?;
-        }
-        Ok(())
+        self.publish(status(ContainerState::Running));
+        self.await_end().await
     }
 
-    /// Whether nobody cares for the container any more, and it need not stay.
+    /// Whether the pod is not wanted any more, and is not to be kept.
     fn is_over(&self) -> bool {
         self.end.is_cancelled() && !self.spec.keep
     }
 
-    async fn create(&self) -> Result<(), Refusal> {
+    /// Creates the container, after pulling its image if need be.
+    async fn create(&mut self, accepted: oneshot::Sender<Result<(), Error>>) -> Result<Step, Error> {
+        let mut creation = self.try_create().await;
+        let verdict = creation.as_ref().map(drop).map_err(Clone::clone);
+        let is_alone = accepted.send(verdict).is_err();
+        if is_alone && !self.spec.keep {
+            return Ok(Step::Last);
+        }
+        if let Ok(Creation::NoImage) = creation {
+            if let Step::Last = self.pull().await {
+                return Ok(Step::Last);
+            }
+            creation = self.try_create().await;
+        }
+        match creation? {
+            Creation::Created => return Ok(Step::Done),
+            Creation::NoImage => {
+                self.publish(failed("ErrImagePull", format!("{} is not there after pulling it", self.spec.image)));
+            }
+            Creation::BadImage(why) => self.publish(waiting("InvalidImageName", why)),
+        }
+        Ok(Step::Last)
+    }
+
+    async fn try_create(&self) -> Result<Creation, Error> {
         let options = CreateContainerOptions { name: Some(self.name.clone()), platform: String::new() };
         match self.inner.docker.create_container(Some(options), self.body()).await {
             Ok(created) => {
                 for warning in created.warnings {
                     tracing::warn!(container = self.name, "the engine warns: {warning}");
                 }
-                Ok(())
+                Ok(Creation::Created)
             }
-            Err(Failure::DockerResponseServerError { status_code: 404, .. }) => Err(Refusal::NoImage),
-            Err(Failure::DockerResponseServerError { message, .. })
+            Err(RequestError::DockerResponseServerError { status_code: 404, .. }) => Ok(Creation::NoImage),
+            Err(RequestError::DockerResponseServerError { message, .. })
                 if ["reference format", "normalizing image"].iter().any(|words| message.contains(words)) =>
             {
-                Err(Refusal::BadImage(format!("{:?} is no image name: {message}", self.spec.image)))
+                Ok(Creation::BadImage(format!("{:?} is not an image name: {message}", self.spec.image)))
             }
-            Err(failure) => Err(Refusal::Other(self.inner.explain(failure))),
+            Err(error) => Err(self.inner.explain(error)),
         }
     }
 
     fn body(&self) -> ContainerCreateBody {
         let spec = &self.spec;
         let some = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
-        // The first of two variables of one name would win in the container.
+        // Of two variables of one name, a pod's container sees the last and an engine's the first.
         let env: BTreeMap<&str, &str> = spec.env.iter().map(|(name, value)| (&**name, &**value)).collect();
         let number = |number: u64| Some(i64::try_from(number).unwrap_or(i64::MAX));
         let memory = self.limits.and_then(|limits| number(limits.memory));
@@ -171,7 +187,7 @@ impl Run {
             env: Some(env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
             labels: Some(self.labels()),
             host_config: Some(HostConfig {
-                // Removed with the container. It starts empty, whatever the image has there.
+                // An anonymous volume: it is removed with the container, and starts empty whatever the image has there.
                 mounts: Some(vec![Mount {
                     typ: Some(MountType::VOLUME),
                     target: Some(spec.output_dir.clone()),
@@ -179,7 +195,7 @@ impl Run {
                     ..Mount::default()
                 }]),
                 memory,
-                // As much as the memory itself: none of it is swap.
+                // Memory and swap together: equal to the memory, so that there is no swap.
                 memory_swap: memory,
                 nano_cpus: self.limits.and_then(|limits| number(limits.nano_cpus.max(LEAST_NANO_CPUS))),
                 ..HostConfig::default()
@@ -195,93 +211,98 @@ impl Run {
             ("hiphops-io/skip_cleanup", if self.spec.keep { "true" } else { "false" }),
         ];
         let ours = ours.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        // What is to stay has no owner: nobody removes it when we are gone.
+        // A container that is to be kept has no owner: no other process removes it.
         let owner = self.inner.owner.as_ref().filter(|_| !self.spec.keep);
         let owner = owner.map(|owner| owner.labels(Duration::from_millis(self.spec.lifetime_ms)));
         ours.into_iter().chain(owner.into_iter().flatten()).collect()
     }
 
-    /// Pulls the image, and tries again while that may help. Whether it is there now.
-    async fn pull(&self) -> bool {
+    /// Pulls the image, again and again while that may help.
+    async fn pull(&self) -> Step {
         let pulling = image::pull(
             &self.inner,
             &self.spec.image,
-            |message| self.tell(waiting("Pulling", message)),
-            |why| self.tell(waiting("ErrImagePull", why)),
+            |message| self.publish(waiting("Pulling", message)),
+            |why| self.publish(waiting("ErrImagePull", why)),
         );
         match self.end.run_until_cancelled(pulling).await {
-            None => false,
+            None => Step::Last,
             Some(Ok(())) => {
-                self.tell(waiting("ContainerCreating", String::new()));
-                true
+                self.publish(waiting("ContainerCreating", String::new()));
+                Step::Done
             }
             Some(Err(why)) => {
-                self.tell(failed("ErrImagePull", why));
-                false
+                self.publish(failed("ErrImagePull", why));
+                Step::Last
             }
         }
     }
 
-    async fn put_files(&mut self) -> Result<(), Error> {
+    /// Finds the output volume, and uploads what cannot be done through it.
+    async fn put_files(&mut self) -> Result<Step, Error> {
         if self.is_over() {
-            return Ok(());
+            return Ok(Step::Last);
         }
         let container = self.inner.docker.inspect_container(&self.name, None).await;
-        let mounts = container.map_err(|failure| self.inner.explain(failure))?.mounts.unwrap_or_default();
-        self.volume_name = mounts.iter().find_map(|mount| {
-            let is_ours = mount.destination.as_deref() == Some(self.output_dir());
-            mount.name.clone().filter(|_| is_ours)
-        });
-        if let Some(volume) = Volume::find(&mounts, &self.spec.output_dir) {
+        let mounts = container.map_err(|error| self.inner.explain(error))?.mounts.unwrap_or_default();
+        // As paths: the engine drops a slash at the end.
+        let output_dir = Some(Path::new(self.output_dir()));
+        let output = mounts.iter().find(|mount| mount.destination.as_deref().map(Path::new) == output_dir);
+        self.volume_name = output.and_then(|mount| mount.name.clone());
+        if let Some(volume) = output.and_then(Volume::find) {
             let _ = self.volume.set(volume);
             if self.spec.input_files.is_empty() {
-                return Ok(());
+                return Ok(Step::Done);
             }
         }
-        let archive = files::pack(&self.spec).map_err(|error| Error::Invalid(format!("in_files: {error}")))?;
+        let archive = files::pack(&self.spec).map_err(|error| Error::Invalid(format!("input-files: {error}")))?;
         let options = UploadToContainerOptions { path: "/".into(), ..UploadToContainerOptions::default() };
         let put = self.inner.docker.upload_to_container(&self.name, Some(options), body_full(archive.into())).await;
-        put.map_err(|failure| self.inner.explain(failure))
+        put.map_err(|error| self.inner.explain(error))?;
+        Ok(Step::Done)
     }
 
-    /// Starts the container. Whether it runs; if not, it was told why.
-    async fn start(&mut self) -> Result<bool, Error> {
-        if self.is_over() {
-            return Ok(false);
-        }
-        match self.inner.docker.start_container(&self.name, None).await {
-            Ok(()) => Ok(true),
-            Err(failure) if is_gone(&failure) => {
-                self.tell(deleted());
-                Ok(false)
+    /// Starts the container, without limits if the engine has none.
+    async fn start(&mut self) -> Result<Step, Error> {
+        loop {
+            if self.is_over() {
+                return Ok(Step::Last);
             }
-            Err(Failure::DockerResponseServerError { message, .. }) => {
-                if self.limits.is_some() && message.contains("cgroup controller") {
-                    return self.start_without_limits(&message).await;
+            match self.inner.docker.start_container(&self.name, None).await {
+                Ok(()) => return Ok(Step::Done),
+                Err(error) if is_gone(&error) => {
+                    self.publish(deleted());
+                    return Ok(Step::Last);
                 }
-                self.tell(status(terminated(128, "StartError", trimmed(&message).to_owned())));
-                Ok(false)
+                // Rootless engines on many machines cannot limit CPU.
+                Err(RequestError::DockerResponseServerError { message, .. })
+                    if self.limits.is_some() && message.contains("cgroup controller") =>
+                {
+                    let why = trimmed(&message);
+                    tracing::warn!(container = self.name, "runs without limits of CPU and memory: {why}");
+                    if let Step::Last = self.recreate_without_limits().await? {
+                        return Ok(Step::Last);
+                    }
+                }
+                Err(RequestError::DockerResponseServerError { message, .. }) => {
+                    self.publish(status(terminated(128, "StartError", trimmed(&message).to_owned())));
+                    return Ok(Step::Last);
+                }
+                Err(error) => return Err(self.inner.explain(error)),
             }
-            Err(failure) => Err(self.inner.explain(failure)),
         }
     }
 
-    /// Rootless engines on many machines may not limit CPU.
-    async fn start_without_limits(&mut self, why: &str) -> Result<bool, Error> {
-        tracing::warn!(container = self.name, "runs without limits of CPU and memory: {}", trimmed(why));
+    async fn recreate_without_limits(&mut self) -> Result<Step, Error> {
         self.limits = None;
         remove(&self.inner, &self.name).await;
-        match self.create().await {
-            Err(Refusal::Other(error)) => return Err(error),
-            Err(Refusal::NoImage | Refusal::BadImage(_)) => {
-                return Err(Error::Gone("somebody removed the image".into()));
-            }
-            Ok(()) => {}
+        match self.try_create().await? {
+            Creation::Created => self.put_files().await,
+            Creation::NoImage | Creation::BadImage(_) => Err(Error::Gone("somebody removed the image".into())),
         }
-        self.put_files().await?;
-        Box::pin(self.start()).await
     }
 
+    /// Waits until the container ends, or ends it after its lifetime, and publishes how it ended.
     async fn await_end(&self) -> Result<(), Error> {
         let lifetime = Duration::from_millis(self.spec.lifetime_ms);
         let ended = tokio::time::timeout(lifetime, self.ended());
@@ -290,42 +311,47 @@ impl Run {
         let state = match ended {
             Ok(state) => state?,
             Err(_) => {
-                // If it cannot be killed, the look at its end says why.
+                // If it cannot be killed, the wait for its end says why.
                 let _ = self.inner.docker.kill_container(&self.name, None).await;
                 self.ended().await?
             }
         };
         let Some(state) = state else {
-            self.tell(deleted());
+            self.publish(deleted());
             return Ok(());
         };
-        let exit_code = state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1);
-        let message = if exit_code == 0 { String::new() } else { self.log_end().await };
-        let mut status = status(match (state.oom_killed, exit_code) {
-            (Some(true), _) => terminated(exit_code, "OOMKilled", message),
-            (_, 0) => terminated(exit_code, "Completed", message),
-            _ => terminated(exit_code, "Error", message),
-        });
+        let mut status = self.final_status(&state).await;
         if is_overdue {
             status.phase = Phase::Failed;
             status.cause =
                 cause("DeadlineExceeded", format!("the container was active for {lifetime:?} and was ended"));
         }
-        self.tell(status);
+        self.publish(status);
         Ok(())
     }
 
-    /// The state of the container when it has ended; none if somebody removed it.
+    async fn final_status(&self, state: &State) -> PodStatus {
+        let exit_code = state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1);
+        let message = if exit_code == 0 { String::new() } else { self.log_end().await };
+        let reason = match (state.oom_killed, exit_code) {
+            (Some(true), _) => "OOMKilled",
+            (_, 0) => "Completed",
+            _ => "Error",
+        };
+        status(terminated(exit_code, reason, message))
+    }
+
+    /// Waits until the container has ended, and returns its state: `None` if somebody removed it.
     async fn ended(&self) -> Result<Option<State>, Error> {
-        let mut silent_since = None;
+        let mut unreachable_since = None;
         loop {
             let docker = self.inner.docker.clone().with_timeout(Duration::MAX);
-            // What it says does not matter: the state says it all, and also what a broken wait does not.
             let options = WaitContainerOptions { condition: "not-running".into() };
+            // Its answer does not matter. A wait can break off, and the state says all that an answer would.
             let _ = pin!(docker.wait_container(&self.name, Some(options))).next().await;
             match self.inner.docker.inspect_container(&self.name, None).await {
                 Ok(container) => {
-                    silent_since = None;
+                    unreachable_since = None;
                     let state = container.state.unwrap_or_default();
                     use ContainerStateStatusEnum::{DEAD, REMOVING};
                     if matches!(state.status, Some(REMOVING | DEAD)) {
@@ -335,10 +361,10 @@ impl Run {
                         return Ok(Some(state));
                     }
                 }
-                Err(failure) if is_gone(&failure) => return Ok(None),
-                Err(failure) => {
-                    if silent_since.get_or_insert_with(Instant::now).elapsed() > OUTAGE {
-                        return Err(self.inner.explain(failure));
+                Err(error) if is_gone(&error) => return Ok(None),
+                Err(error) => {
+                    if unreachable_since.get_or_insert_with(Instant::now).elapsed() > OUTAGE {
+                        return Err(self.inner.explain(error));
                     }
                 }
             }
@@ -352,12 +378,12 @@ impl Run {
         log.get(start..).unwrap_or_default().to_owned()
     }
 
-    fn tell(&self, status: PodStatus) {
+    fn publish(&self, status: PodStatus) {
         let _ = self.statuses.send_replace(Ok(status));
     }
 }
 
-/// The engine's words without those of the layers below it that say where it was, not what it was.
+/// The part of an engine's message that says what went wrong, without the names of the layers that it went through.
 fn trimmed(message: &str) -> &str {
     let start = ["unable to start container process: ", "crun: ", "OCI runtime create failed: "]
         .iter()
@@ -377,7 +403,7 @@ fn waiting(reason: &str, message: String) -> PodStatus {
     status(ContainerState::Waiting(cause(reason, message)))
 }
 
-/// What keeps the container from starting, and will go on to.
+/// The container waits for this reason, and will never start.
 fn failed(reason: &str, message: String) -> PodStatus {
     let cause = cause(reason, message);
     PodStatus { phase: Phase::Failed, cause: cause.clone(), ..status(ContainerState::Waiting(cause)) }
@@ -412,7 +438,7 @@ mod tests {
         "executable file `nope` not found in $PATH: No such file or directory"
     )]
     #[case::other("port is already allocated", "port is already allocated")]
-    fn a_start_error_is_trimmed_to_what_it_says(#[case] message: &str, #[case] expected: &str) {
+    fn a_start_error_is_trimmed_to_what_went_wrong(#[case] message: &str, #[case] expected: &str) {
         assert_eq!(trimmed(message), expected);
     }
 }

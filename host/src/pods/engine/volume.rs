@@ -1,5 +1,7 @@
-//! The output volume of a container, where this process may use it in the file system: then it needs no archives. Those
-//! cost the engine a process each, in older versions as much as half a container's start.
+//! The output volume of a container, read in the file system where this process may do so.
+//!
+//! It saves the archives. Each costs the engine a process, which in older versions takes half as long as a container's
+//! start.
 
 use crate::pods::{Error, Excess};
 use bollard::models::MountPoint;
@@ -13,17 +15,16 @@ use std::path::{Path, PathBuf};
 pub(super) struct Volume(PathBuf);
 
 impl Volume {
-    /// Finds a container's volume, and lets any user of the container write to it, as to a pod's. None if the engine has
-    /// another file system, or we may not.
-    pub(super) fn find(mounts: &[MountPoint], dir: &str) -> Option<Self> {
-        let mount = mounts.iter().find(|mount| mount.destination.as_deref() == Some(dir))?;
+    /// The directory of a mounted volume, opened for every user of the container to write to, as in a pod. `None` if the
+    /// engine has another file system, or this process no rights there.
+    pub(super) fn find(mount: &MountPoint) -> Option<Self> {
         let (name, source) = (mount.name.as_deref()?, Path::new(mount.source.as_deref()?));
-        // The engine has drawn the name by lot: if there is such a directory here, it is the volume.
-        let is_its = name.len() >= 32 && source.iter().any(|part| part == name);
-        (is_its && fs::set_permissions(source, Permissions::from_mode(0o777)).is_ok()).then(|| Volume(source.into()))
+        // The engine chose a random name: a directory of that name in this file system is the volume.
+        let is_same = name.len() >= 32 && source.iter().any(|part| part == name);
+        (is_same && fs::set_permissions(source, Permissions::from_mode(0o777)).is_ok()).then(|| Volume(source.into()))
     }
 
-    /// The bytes of a file. None if it is anything else, or not for us to read: an archive tells more.
+    /// The bytes of a file. `None` if it is not a file, or this process may not read it: an archive says more then.
     pub(super) fn read(&self, path: &str, limit: u64) -> Option<Result<Option<Vec<u8>>, Error>> {
         let file = match open(&self.0, path) {
             Ok(file) => file,
@@ -48,7 +49,7 @@ fn open(dir: &Path, path: &str) -> io::Result<File> {
     Ok(openat2(File::open(dir)?, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?.into())
 }
 
-/// Elsewhere, engines run in virtual machines.
+/// On other systems, engines run in virtual machines: there is no volume to find.
 #[cfg(not(target_os = "linux"))]
 fn open(_: &Path, _: &str) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())

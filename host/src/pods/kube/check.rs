@@ -1,4 +1,4 @@
-//! What the app needs of a cluster, asked of the cluster itself.
+//! Finds out whether a cluster allows what calls need.
 
 use super::KubePods;
 use super::api::{Action, within};
@@ -18,18 +18,18 @@ use std::time::Duration;
 const ANSWER: Duration = Duration::from_secs(5);
 /// The longest that the pod may take to start.
 const START: Duration = Duration::from_secs(60);
-/// When the pod ends if this process does not live to delete it.
+/// The lifetime of the pod, in case this process ends before it deletes the pod.
 const LIFETIME_MS: u64 = 3 * 60 * 1000;
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// Why a pod did not do what the app's pods have to.
+/// Why a trial pod failed.
 #[derive(Debug)]
 pub enum PodTrouble {
-    /// The cluster refused a request.
+    /// A request failed.
     Failed(Step, Error),
-    /// The result server cannot start, in the cluster's words.
+    /// The result server cannot start, for the reason that the cluster gives.
     NotStarted(Cause),
-    /// The result server has not started within a minute; the cluster's words may be empty.
+    /// The result server has not started within a minute. The cluster may give no reason.
     Late(Cause),
 }
 
@@ -52,12 +52,12 @@ impl KubePods {
         &self.inner.options.server_image
     }
 
-    /// Whether pods are reached through the API server, not by their own addresses.
+    /// Whether files are read through the API server, not from the pods' own addresses.
     pub fn forwards_ports(&self) -> bool {
         self.inner.route == Route::PortForward
     }
 
-    /// What a Role has to allow so that calls in this namespace work.
+    /// The rules that calls in this namespace need.
     pub fn needs(&self, namespace: &str) -> Vec<Rule> {
         let mut needs = vec![];
         let mut need = |resource: &str, verbs: &[&str]| {
@@ -69,13 +69,13 @@ impl KubePods {
         need("configmaps", &["create"]);
         need("pods/log", &["get"]);
         if self.forwards_ports() {
-            // A connection opens with a GET; since Kubernetes 1.35 that takes the right to create as well.
+            // A connection begins with a GET request. Since Kubernetes 1.35 it needs the right to create as well.
             need("pods/portforward", &["get", "create"]);
         }
         needs
     }
 
-    /// The version of Kubernetes. One try, for a few seconds.
+    /// The version of Kubernetes. The request is sent once and may take a few seconds.
     ///
     /// # Errors
     /// Why there is no answer.
@@ -84,10 +84,10 @@ impl KubePods {
         Ok(version.git_version)
     }
 
-    /// Whether the cluster allows us this. A rule without a namespace is about all of them.
+    /// Whether the cluster allows this to the user of this client. A rule without a namespace is about all namespaces.
     ///
     /// # Errors
-    /// The cluster does not say.
+    /// Why the cluster gives no answer.
     pub async fn allows(&self, rule: &Rule) -> Result<bool, Error> {
         let (resource, subresource) = match rule.resource.split_once('/') {
             Some((resource, subresource)) => (resource, Some(subresource)),
@@ -111,54 +111,43 @@ impl KubePods {
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
-    /// The YAML of a Role and its RoleBinding that give us these rules and nothing else.
+    /// The YAML of a Role and a RoleBinding that give the user of this client these rules and no others.
     ///
     /// # Errors
-    /// The cluster does not say who we are.
+    /// The cluster does not say who the user is.
     pub async fn role(&self, namespace: &str, rules: &[Rule]) -> Result<String, Error> {
         let (reviews, params) = (Api::all(self.inner.client.clone()), PostParams::default());
         let review = SelfSubjectReview::default();
         let answer = self.ask("create", "selfsubjectreviews", reviews.create(&params, &review)).await?;
         let user = answer.status.and_then(|status| status.user_info?.username);
-        let user = user.ok_or_else(|| Error::Other("the API server does not say who we are".into()))?;
+        let user = user.ok_or_else(|| Error::Other("the API server does not say who the user is".into()))?;
         let (role, binding) = role(namespace, rules, &user);
-        let yaml = |error| Error::Other(format!("the Role makes no YAML: {error}"));
+        let yaml = |error| Error::Other(format!("the Role cannot be written as YAML: {error}"));
         let role = serde_saphyr::to_string(&role).map_err(yaml)?;
         let binding = serde_saphyr::to_string(&binding).map_err(yaml)?;
         Ok(format!("{}\n---\n{}\n", role.trim_end(), binding.trim_end()))
     }
 
-    /// Runs a pod that consists of result servers alone, reads from it as from every other pod, and deletes it.
+    /// Runs a pod with the result server in both containers, reads from it as from any pod, and deletes it.
     ///
     /// # Errors
-    /// What went wrong first. To be sure that the pod is deleted even then, wait until the pods are drained.
+    /// What went wrong first. The pod is then deleted in the background: wait for [`Pods::drained`].
     pub async fn try_pod(&self, namespace: &str) -> Result<(), PodTrouble> {
         let spec = PodSpec {
-            namespace: namespace.into(),
-            image: self.server_image().into(),
-            command: vec![],
-            args: vec![],
-            env: vec![],
             cpu: "10m".into(),
             memory: "16Mi".into(),
-            input_dir: "/input".into(),
-            input_files: vec![],
-            output_dir: "/output".into(),
             lifetime_ms: LIFETIME_MS,
-            keep: false,
-            service_account: None,
-            image_pull_secrets: vec![],
-            node_selector: vec![],
+            ..PodSpec::new(namespace, self.server_image())
         };
         let failed = |step| move |error| PodTrouble::Failed(step, error);
         let mut pod = self.create(spec, Identity::random()).await.map_err(failed(Step::Create))?;
         started(&mut *pod).await?;
-        // That there is no such file is an answer too.
+        // There is no such file, but the answer shows that reading works.
         pod.read_file("hops-check", 1024).await.map_err(failed(Step::Read))?;
         pod.delete().await.map_err(failed(Step::Delete))
     }
 
-    /// Sends a request once.
+    /// Sends a request, once.
     async fn ask<T>(
         &self,
         verb: &'static str,
@@ -166,8 +155,8 @@ impl KubePods {
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, Error> {
         let answer = within(ANSWER, request).await;
-        answer
-            .map_err(|failure| self.inner.server.explain(failure, &Action { verb, resource, namespace: String::new() }))
+        let action = Action { verb, resource, namespace: String::new() };
+        answer.map_err(|error| self.inner.server.explain(error, &action))
     }
 }
 
@@ -179,15 +168,15 @@ async fn started(pod: &mut dyn Pod) -> Result<(), PodTrouble> {
             let status = pod.changed().await.map_err(|error| PodTrouble::Failed(Step::Watch, error))?;
             match &status.sidecar {
                 Some(ContainerState::Running) => return Ok(()),
-                Some(ContainerState::Waiting(cause)) if is_lost(cause) => {
+                Some(ContainerState::Waiting(cause)) if is_trouble(cause) => {
                     return Err(PodTrouble::NotStarted(cause.clone()));
                 }
                 Some(ContainerState::Terminated(end)) => {
                     let message = format!("it ended with exit code {}: {}", end.exit_code, end.message);
-                    return Err(PodTrouble::NotStarted(Cause { reason: end.reason.clone(), message }));
+                    return Err(PodTrouble::NotStarted(Cause::new(&end.reason, message)));
                 }
                 _ if status.deleted => {
-                    return Err(PodTrouble::NotStarted(cause("PodDeleted", "somebody deleted the pod")));
+                    return Err(PodTrouble::NotStarted(Cause::new("PodDeleted", "somebody deleted the pod")));
                 }
                 _ if status.phase == Phase::Failed => return Err(PodTrouble::NotStarted(status.cause)),
                 _ => last = Some(status),
@@ -196,26 +185,22 @@ async fn started(pod: &mut dyn Pod) -> Result<(), PodTrouble> {
     };
     match tokio::time::timeout(START, running).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(PodTrouble::Late(last.map_or_else(|| cause("", ""), awaited))),
+        Err(_) => Err(PodTrouble::Late(last.map_or_else(Cause::default, awaited))),
     }
 }
 
-/// Whether waiting on is of no use, or so little that the reason is worth more.
-fn is_lost(cause: &Cause) -> bool {
+/// Whether a container waits for a reason that is worth reporting at once.
+fn is_trouble(cause: &Cause) -> bool {
     !matches!(&*cause.reason, "" | "ContainerCreating" | "PodInitializing")
 }
 
-/// What a pod that does not start waits for.
+/// What a pod waits for that does not start.
 fn awaited(status: PodStatus) -> Cause {
     match (status.unschedulable, status.sidecar) {
-        (Some(message), _) => Cause { reason: "Unschedulable".into(), message },
+        (Some(message), _) => Cause::new("Unschedulable", message),
         (None, Some(ContainerState::Waiting(cause))) => cause,
         (None, _) => status.cause,
     }
-}
-
-fn cause(reason: &str, message: &str) -> Cause {
-    Cause { reason: reason.into(), message: message.into() }
 }
 
 fn role(namespace: &str, rules: &[Rule], user: &str) -> (Role, RoleBinding) {
@@ -223,7 +208,7 @@ fn role(namespace: &str, rules: &[Rule], user: &str) -> (Role, RoleBinding) {
     for rule in rules {
         verbs.entry(&rule.resource).or_default().push(rule.verb.clone());
     }
-    // A name for these rules and this user alone: applying it takes nothing from what was granted before.
+    // The name depends on the rules and the user, so applying the Role takes nothing away that was granted before.
     let hash = Sha256::digest(format!("{user} {verbs:?}"));
     let suffix: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let metadata =

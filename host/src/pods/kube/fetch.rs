@@ -1,8 +1,9 @@
 //! Reading a file from a pod's result server: over HTTP, from the pod's address or through the API server.
 
 use super::Inner;
-use super::api::{self, Action, backoff, chain};
+use super::api::{self, Action, backoff};
 use super::watch::{OUTAGE, Subscription};
+use crate::pods::causes::chain;
 use crate::pods::{Error, Excess};
 use backon::Retryable;
 use http_body_util::{BodyExt, Empty};
@@ -70,12 +71,12 @@ pub(super) async fn file(
                 let pods: Api<Pod> = Api::namespaced(inner.client.clone(), namespace);
                 let port = inner.options.server_port;
                 let forwarder = api::within(ANSWER, pods.portforward(name, &[port])).await;
-                let mut forwarder = forwarder.map_err(|failure| {
+                let mut forwarder = forwarder.map_err(|error| {
                     let action = Action { verb: "get", resource: "pods/portforward", namespace: namespace.into() };
-                    if failure.may_pass() {
-                        Attempt::Unreachable(failure.to_string())
+                    if error.may_pass() {
+                        Attempt::Unreachable(error.to_string())
                     } else {
-                        Attempt::Final(inner.server.explain(failure, &action))
+                        Attempt::Final(inner.server.explain(error, &action))
                     }
                 })?;
                 let stream = forwarder.take_stream(port).ok_or_else(|| Attempt::Fault("no stream".into()))?;

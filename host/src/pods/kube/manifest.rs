@@ -1,4 +1,4 @@
-//! What is asked for → the Kubernetes objects to create.
+//! Translates a pod-spec into the Kubernetes objects to create.
 
 use super::KubeOptions;
 use crate::pods::{Error, File, Identity, PodSpec};
@@ -21,19 +21,19 @@ const OUTPUT_VOLUME: &str = "hiphops";
 const INPUT_VOLUME: &str = "hiphops-input";
 /// Where the result server has the output.
 const SERVED_DIR: &str = "/output";
-/// What a ConfigMap can hold; the API server allows no more.
+/// The most that the API server lets a ConfigMap contain.
 const CONFIG_MAP_BYTES: usize = 1024 * 1024;
 
-/// Whom both containers run as in a restricted namespace, so that the result server may read what the user's container
-/// wrote. Their group is that of root, as images expect that are built to run as anybody.
+/// The user that both containers run as in a restricted namespace: as the same user, the result server may read what the
+/// user's container wrote. Their group is root's, because images that support any user expect that.
 const RESTRICTED_UID: i64 = 65532;
 
-/// What the pods of a namespace may be, of the Pod Security Standards.
+/// The Pod Security Standard that a pod is built to meet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standard {
     /// The user's container runs as its image says, and the result server reads what it writes.
     Baseline,
-    /// Nobody runs as root.
+    /// No container runs as root.
     Restricted,
 }
 
@@ -88,14 +88,14 @@ fn main(spec: &PodSpec, mounts: Vec<k8s::VolumeMount>, standard: Standard) -> k8
         env: Some(env.into_iter().map(|(name, value)| variable(name, value)).collect()),
         resources: Some(resources((&spec.cpu, &spec.cpu), (&spec.memory, &spec.memory))),
         volume_mounts: Some(mounts),
-        // The end of a failed container's log comes with its status, at no request.
+        // The end of a failed container's log then comes with its status and costs no request.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         security_context: (standard == Standard::Restricted).then(unprivileged),
         ..Default::default()
     }
 }
 
-/// What the restricted standard asks of a container.
+/// What the restricted standard demands of a container.
 fn unprivileged() -> k8s::SecurityContext {
     k8s::SecurityContext {
         run_as_user: Some(RESTRICTED_UID),
@@ -107,8 +107,7 @@ fn unprivileged() -> k8s::SecurityContext {
     }
 }
 
-/// The result server. It may read files of every owner, or of its own where the standard says so, and nothing else that
-/// a process without rights may not.
+/// The result server. Its only privilege is to read files of any owner. Under the restricted standard it has none.
 fn sidecar(options: &KubeOptions, standard: Standard) -> k8s::Container {
     let (cpu, memory) = (&options.server_cpu, &options.server_memory);
     let reader = match standard {
@@ -118,7 +117,7 @@ fn sidecar(options: &KubeOptions, standard: Standard) -> k8s::Container {
             run_as_non_root: None,
             capabilities: Some(k8s::Capabilities {
                 drop: Some(vec!["ALL".into()]),
-                // To read what the user's container wrote as whoever it runs as, with whatever mode.
+                // To read what the user's container wrote, whatever its user and the mode of the file.
                 add: Some(vec!["DAC_OVERRIDE".into()]),
             }),
             ..unprivileged()
@@ -145,25 +144,25 @@ fn sidecar(options: &KubeOptions, standard: Standard) -> k8s::Container {
     }
 }
 
-/// The ConfigMaps of a pod's input files: as many as their sizes need, behind one volume.
+/// The ConfigMaps with a pod's input files, behind one volume.
 pub(super) struct ConfigMaps<'a> {
     pod: String,
-    /// What their names begin with. A pod that is made anew under its old name must not meet the ConfigMaps of the old
-    /// one, which the cluster is still about to delete.
+    /// The beginning of their names. It is new for each pod: a pod that is created anew under its old name must not get
+    /// the ConfigMaps of the old one, which the cluster has yet to delete.
     prefix: String,
-    /// The files of each.
+    /// The files in each.
     maps: Vec<Vec<&'a File>>,
 }
 
 impl<'a> ConfigMaps<'a> {
-    /// Fits the files into as few ConfigMaps as is simple.
+    /// Puts each file into the first ConfigMap that has room for it.
     pub(super) fn plan(pod: &str, files: &'a [File]) -> Result<Self, Error> {
         let mut maps: Vec<(usize, Vec<&File>)> = vec![];
         for file in files {
             let size = file.content.len();
             if size > CONFIG_MAP_BYTES {
                 return Err(Error::Invalid(format!(
-                    "in_files[{:?}] is {size} bytes, but in a cluster a single input file can have at most \
+                    "input-files: {:?} has {size} bytes, but in a cluster a single file can have at most \
                      {CONFIG_MAP_BYTES} bytes (all of them together may have more); split it, or have the container fetch it",
                     file.path
                 )));
@@ -181,7 +180,7 @@ impl<'a> ConfigMaps<'a> {
         Ok(ConfigMaps { pod: pod.into(), prefix: format!("{pod}-{nonce}"), maps })
     }
 
-    /// Takes the names that a pod which exists already knows its ConfigMaps by.
+    /// Uses the names that the pod itself refers to. An adopted pod refers to ConfigMaps of an earlier try.
     pub(super) fn rename(&mut self, pod: &k8s::Pod) {
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let mut sources = volumes.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()?.first());
@@ -220,7 +219,7 @@ impl<'a> ConfigMaps<'a> {
         })
     }
 
-    /// The objects, owned by the pod with this uid.
+    /// The ConfigMaps, owned by the pod with this uid.
     pub(super) fn manifests(&self, identity: &Identity, pod_uid: &str) -> impl Iterator<Item = k8s::ConfigMap> {
         self.maps.iter().enumerate().map(move |(index, files)| {
             let mut map = k8s::ConfigMap {
@@ -253,12 +252,12 @@ impl<'a> ConfigMaps<'a> {
     }
 }
 
-/// Names of files are none that a ConfigMap's keys could have.
+/// The key of a file. A ConfigMap allows fewer characters in keys than files have in their names.
 fn key(number: usize) -> String {
     format!("f{number}")
 }
 
-/// Text that JSON does not blow up: base64 is shorter for the rest.
+/// The content as text, unless JSON would escape so much of it that base64 is shorter.
 fn readable(content: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(content).ok()?;
     (!text.contains(|c: char| c.is_ascii_control() && !c.is_ascii_whitespace())).then_some(text)
@@ -272,7 +271,7 @@ pub(super) fn is_of(pod: &k8s::Pod, identity: &Identity) -> bool {
     has(&pod.metadata.labels, &identity.labels) && has(&pod.metadata.annotations, &identity.annotations)
 }
 
-/// Selects our pods with these labels, but for those that their calls asked to keep.
+/// Selects the pods of hops with these labels, except for those that their calls asked to keep.
 pub(super) fn selector(labels: &BTreeMap<String, String>) -> String {
     let labels = labels.iter().map(|(name, value)| (&**name, &**value));
     let all: Vec<String> =
@@ -307,7 +306,7 @@ fn variable(name: &str, value: &str) -> k8s::EnvVar {
     k8s::EnvVar { name: name.into(), value: Some(value.into()), value_from: None }
 }
 
-/// An empty list asks for nothing.
+/// `None` for an empty list.
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }

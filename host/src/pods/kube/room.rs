@@ -1,9 +1,9 @@
-//! Room in the cluster, as far as this process takes it up or waits for it.
+//! Room in the cluster: how much of it this process uses, and which calls wait for it.
 //!
-//! While pods of ours find none, only a few more are created; the other calls wait here, in the order in which they
-//! came. That costs the cluster nothing, and pods that are not there yet take no place in the scheduler's queue. Pods
-//! that ask for the same stand in one line, and each line has places of its own, so that a small pod that fits into a
-//! gap does not wait for large ones.
+//! While the scheduler finds no room for pods of this process, only a few more are created, and the other calls wait
+//! here in the order in which they came. Waiting here costs the cluster nothing and keeps the scheduler's queue short.
+//! Pods with equal requirements form a line. Each line creates pods of its own, so that a small pod that fits into a gap
+//! does not wait behind large ones.
 
 use super::status::Placement;
 use crate::pods::PodSpec;
@@ -13,19 +13,20 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-/// The pods of a line that may be on their way to a node at a time.
-const ON_THEIR_WAY: usize = 32;
-/// While some of them find no room, there is one for so many that do, so that as many are at hand as may find room at
-/// once. More would overtake each other: the scheduler lets a pod rest for longer after each try.
+/// How many pods of a line may wait for the scheduler's first look at the same time.
+const UNSEEN_AT_ONCE: usize = 32;
+/// While a line has pods without room, it may have one pod waiting for every so many pods that hold room. About as many
+/// pods are then ready as may find room at once. More would overtake each other, because the scheduler rests a pod for
+/// longer after each failed try.
 const HOLDING_FOR_ONE: usize = 8;
-/// How long a quota may take to notice that a pod of ours is gone.
+/// How long a quota may take to notice that a pod is gone.
 const QUOTA_LAG: Duration = Duration::from_secs(10);
 
-/// What this process knows of the room in a cluster. Cloning it shares everything.
+/// What this process knows about the room in a cluster. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Room {
     state: Arc<Mutex<State>>,
-    /// How many pods of ours have a node.
+    /// How many pods of this process hold room on a node.
     holding: watch::Sender<usize>,
 }
 
@@ -35,7 +36,7 @@ struct State {
     namespaces: HashMap<String, Namespace>,
 }
 
-/// What a pod needs of the cluster: pods of one shape fit, or do not fit, at the same places.
+/// What a pod requires of the cluster. Pods of one shape fit, or do not fit, on the same nodes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Shape {
     namespace: String,
@@ -46,7 +47,7 @@ struct Shape {
 
 #[derive(Default)]
 struct Line {
-    on_their_way: usize,
+    unseen: usize,
     without_room: usize,
     waiting: VecDeque<oneshot::Sender<Claim>>,
 }
@@ -58,7 +59,7 @@ struct Namespace {
     last_ended: Option<Instant>,
 }
 
-/// The right to create a pod, and then what the pod takes up, until it is dropped.
+/// The right to create a pod. It counts as that pod until it is dropped.
 pub(super) struct Claim {
     room: Room,
     shape: Shape,
@@ -71,20 +72,21 @@ impl Room {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of pods of ours that hold room, and its changes.
+    /// Follows the number of pods that hold room on a node.
     pub(super) fn holding(&self) -> watch::Receiver<usize> {
         self.holding.subscribe()
     }
 
-    /// A claim for a pod, if one may be created now.
+    /// A claim, if a pod may be created now.
     pub(super) fn try_claim(&self, spec: &PodSpec) -> Option<Claim> {
         let shape = Shape::of(spec);
         let mut state = self.state();
         let line = state.lines.entry(shape.clone()).or_default();
-        (line.waiting.is_empty() && line.has_place(*self.holding.borrow())).then(|| self.enter(line, shape))
+        let may_create = line.waiting.is_empty() && line.has_place(*self.holding.borrow());
+        may_create.then(|| self.enter(line, shape))
     }
 
-    /// A claim for a pod, as soon as one may be created, and at the latest at `until`.
+    /// A claim as soon as a pod may be created, and at `until` in any case.
     pub(super) async fn claim(&self, spec: &PodSpec, until: Instant) -> Claim {
         let (sender, admitted) = oneshot::channel();
         let shape = Shape::of(spec);
@@ -96,54 +98,59 @@ impl Room {
         }
     }
 
-    /// A claim for a pod, whatever others wait for.
+    /// A claim, even if a pod should wait.
     pub(super) fn claim_at_once(&self, spec: &PodSpec) -> Claim {
         let shape = Shape::of(spec);
         self.enter(self.state().lines.entry(shape.clone()).or_default(), shape)
     }
 
     fn enter(&self, line: &mut Line, shape: Shape) -> Claim {
-        line.on_their_way += 1;
-        Claim { room: self.clone(), shape, placement: Placement::Open, is_created: false }
+        line.unseen += 1;
+        Claim { room: self.clone(), shape, placement: Placement::Unseen, is_created: false }
     }
 
-    /// Lets those in a line go who may, and forgets a line that has become empty.
+    /// Gives claims to the calls at the front of a line, for as long as the line has places.
     fn admit(&self, shape: &Shape) {
-        let mut admitted = vec![];
+        while let Some((call, claim)) = self.next_admitted(shape) {
+            // A call that has just gone away drops the claim, and dropping needs the lock. So the lock is not held here.
+            drop(call.send(claim));
+        }
+    }
+
+    /// The first call in a line that still waits, with a claim, if the line has a place. Removes a line that is empty.
+    fn next_admitted(&self, shape: &Shape) -> Option<(oneshot::Sender<Claim>, Claim)> {
         let mut state = self.state();
-        if let Some(line) = state.lines.get_mut(shape) {
-            let holding = *self.holding.borrow();
-            line.waiting.retain(|sender| !sender.is_closed());
-            while line.has_place(holding)
-                && let Some(sender) = line.waiting.pop_front()
-            {
-                admitted.push((sender, self.enter(line, shape.clone())));
-            }
-            if line.on_their_way + line.without_room + line.waiting.len() == 0 {
-                state.lines.remove(shape);
-            }
+        let line = state.lines.get_mut(shape)?;
+        line.waiting.retain(|call| !call.is_closed());
+        if line.is_empty() {
+            state.lines.remove(shape);
+            return None;
         }
-        drop(state);
-        for (sender, claim) in admitted {
-            // Who does not wait any more gives it back by dropping it.
-            drop(sender.send(claim));
+        if !line.has_place(*self.holding.borrow()) {
+            return None;
         }
+        let call = line.waiting.pop_front()?;
+        Some((call, self.enter(line, shape.clone())))
     }
 }
 
 impl Line {
-    /// The number of pods at such a place that this line counts.
+    /// The count of this line that includes pods of this placement.
     fn count(&mut self, placement: Placement) -> Option<&mut usize> {
         match placement {
-            Placement::Open => Some(&mut self.on_their_way),
+            Placement::Unseen => Some(&mut self.unseen),
             Placement::NoRoom => Some(&mut self.without_room),
-            Placement::Node | Placement::Apart => None,
+            Placement::OnNode | Placement::Uncounted => None,
         }
     }
 
     fn has_place(&self, holding: usize) -> bool {
-        let places = if self.without_room == 0 { ON_THEIR_WAY } else { (holding / HOLDING_FOR_ONE).max(1) };
-        self.on_their_way + self.without_room < places
+        let places = if self.without_room == 0 { UNSEEN_AT_ONCE } else { (holding / HOLDING_FOR_ONE).max(1) };
+        self.unseen + self.without_room < places
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unseen == 0 && self.without_room == 0 && self.waiting.is_empty()
     }
 }
 
@@ -164,18 +171,18 @@ impl Claim {
     }
 
     pub(super) fn holds_room(&self) -> bool {
-        self.placement == Placement::Node
+        self.placement == Placement::OnNode
     }
 
-    /// The pod exists.
+    /// Notes that the pod exists.
     pub(super) fn created(&mut self) {
         if !std::mem::replace(&mut self.is_created, true) {
             self.room.state().namespaces.entry(self.shape.namespace.clone()).or_default().pods += 1;
         }
     }
 
-    /// Whether the quota of the namespace may be used up by pods of ours, so that it is worth waiting. Until it is
-    /// dropped or placed, the claim counts as one that finds no room.
+    /// Whether pods of this process may be what uses up the quota of the namespace, so that waiting can help. From then
+    /// on the claim counts as a pod without room.
     pub(super) fn awaits_quota(&mut self) -> bool {
         self.place(Placement::NoRoom);
         let state = self.room.state();
@@ -183,30 +190,32 @@ impl Claim {
         namespace.is_some_and(|ours| ours.pods > 0 || ours.last_ended.is_some_and(|end| end.elapsed() < QUOTA_LAG))
     }
 
-    /// What the cluster says of the pod's place.
+    /// Notes how far the scheduler has come with the pod.
     pub(super) fn place(&mut self, placement: Placement) {
         let last = std::mem::replace(&mut self.placement, placement);
         if last == placement {
             return;
         }
-        let mut state = self.room.state();
-        let line = state.lines.entry(self.shape.clone()).or_default();
-        if let Some(count) = line.count(last) {
-            *count -= 1;
-        }
-        if let Some(count) = line.count(placement) {
-            *count += 1;
-        }
-        let is_first = placement == Placement::NoRoom && line.without_room == 1;
-        drop(state);
-        if is_first {
+        let is_first_without_room = {
+            let mut state = self.room.state();
+            let line = state.lines.entry(self.shape.clone()).or_default();
+            if let Some(count) = line.count(last) {
+                *count -= 1;
+            }
+            if let Some(count) = line.count(placement) {
+                *count += 1;
+            }
+            placement == Placement::NoRoom && line.without_room == 1
+        };
+        if is_first_without_room {
             let Shape { namespace, cpu, memory, .. } = &self.shape;
-            tracing::info!(namespace, cpu, memory, "such pods find no room; only a few more are created until they do");
+            tracing::info!(namespace, cpu, memory, "no room for such pods; only a few more are created until there is");
         }
-        match (last == Placement::Node, placement == Placement::Node) {
-            (false, true) => self.room.holding.send_modify(|count| *count += 1),
-            (true, false) => self.room.holding.send_modify(|count| *count -= 1),
-            _ => {}
+        if last == Placement::OnNode {
+            self.room.holding.send_modify(|count| *count -= 1);
+        }
+        if placement == Placement::OnNode {
+            self.room.holding.send_modify(|count| *count += 1);
         }
         self.room.admit(&self.shape);
     }
@@ -221,6 +230,6 @@ impl Drop for Claim {
                 namespace.last_ended = Some(Instant::now());
             }
         }
-        self.place(Placement::Apart);
+        self.place(Placement::Uncounted);
     }
 }

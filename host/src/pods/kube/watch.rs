@@ -1,6 +1,6 @@
-//! One watch for all calls: events come in once and go to the call whose pod they are about.
+//! One watch for all calls: each event goes to the call whose pod it is about.
 
-use super::api::{Action, ApiServer, Failure, REQUEST, backoff, within};
+use super::api::{Action, ApiServer, REQUEST, RequestError, backoff, within};
 use super::manifest::SELECTOR;
 use super::room::Claim;
 use super::status::{Placement, Snapshot};
@@ -18,18 +18,18 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long calls go on without hearing of their pods before they give up.
+/// How long calls go on without news of their pods before they fail.
 pub(super) const OUTAGE: Duration = Duration::from_secs(5 * 60);
 /// How long the API server keeps a watch open.
 const WATCH_SECONDS: u32 = 25;
-/// A watch that says nothing for as long, not even that it has ended, is on a connection that died in silence.
+/// The connection of a watch has died unnoticed if nothing has come for this long, not even the end of the watch.
 const SILENCE: Duration = Duration::from_secs(30);
-/// A watch that held for as long has not failed: the next one may follow at once.
-const HELD: Duration = Duration::from_secs(5);
-/// How many pods are listed at a time.
+/// After a watch that lasted this long, the next one begins without a pause.
+const LASTING: Duration = Duration::from_secs(5);
+/// How many pods are listed with one request.
 const PAGE: u32 = 500;
 
-/// The watch of a cluster. It starts with the first subscription and ends with the value.
+/// The watch of a cluster. It begins with the first subscription and ends when it is dropped.
 pub(super) struct Watch {
     shared: Arc<Shared>,
     _end: DropGuard,
@@ -45,18 +45,17 @@ struct Shared {
 #[derive(Default)]
 struct State {
     pods: HashMap<PodKey, Entry>,
-    /// What pods take up whose calls are over, until they are gone.
+    /// The claims of pods whose calls are over. The pods hold room until they are gone.
     leaving: HashMap<PodKey, Claim>,
     watched: Watched,
 }
 
-/// What is watched at present.
 #[derive(Default)]
 enum Watched {
     #[default]
     Nothing,
     Cluster,
-    /// We may not watch the cluster, so these namespaces are watched, because calls use them.
+    /// The cluster may not be watched, so the namespaces that calls use are watched one by one.
     Namespaces(HashSet<String>),
 }
 
@@ -66,42 +65,65 @@ struct PodKey {
     name: String,
 }
 
-impl PodKey {
-    fn of(pod: &Pod) -> Option<Self> {
-        Some(PodKey { namespace: pod.metadata.namespace.clone()?, name: pod.metadata.name.clone()? })
-    }
+/// The pods that one watch covers.
+#[derive(Clone, Debug)]
+enum Scope {
+    Cluster,
+    Namespace(String),
 }
 
-/// A pod that a call waits for.
+/// A pod that a call follows.
 struct Entry {
     sender: watch::Sender<Option<Result<Snapshot, Error>>>,
-    /// Since when the pod is known to exist.
-    exists: Option<Instant>,
-    /// Which pod it is, once that is known: its name may have been another's.
+    /// When the pod was first known to exist.
+    exists_since: Option<Instant>,
+    /// The uid of the call's pod, once it is known. Before that, the name may be an earlier pod's.
     uid: Option<String>,
-    /// Which pod was heard of last, and how new that was.
+    /// The uid and the resource version of the last object that was published.
     last: Option<(String, u64)>,
     claim: Claim,
     is_leaving: bool,
 }
 
 /// How far a watch has come.
-struct Position {
-    /// What came after this is not known yet; none if nothing is.
+struct Cursor {
+    /// The resource version of the last event. `None`: the pods have to be listed first.
     version: Option<String>,
-    /// When something was heard.
+    /// When the API server was last heard.
     heard: Instant,
 }
 
-/// What a call hears of its pod.
+/// The news about one pod, for the call that follows it.
 pub(super) struct Subscription {
     shared: Arc<Shared>,
     key: PodKey,
     receiver: watch::Receiver<Option<Result<Snapshot, Error>>>,
-    /// The number of pods of ours that hold room.
+    /// How many pods of this process hold room.
     holding: watch::Receiver<usize>,
-    /// Until when the pod may wait for theirs.
+    /// How long the pod may wait for their room.
     wait_until: Instant,
+}
+
+impl PodKey {
+    fn of(pod: &Pod) -> Option<Self> {
+        Some(PodKey { namespace: pod.metadata.namespace.clone()?, name: pod.metadata.name.clone()? })
+    }
+}
+
+impl Scope {
+    fn covers(&self, key: &PodKey) -> bool {
+        match self {
+            Scope::Cluster => true,
+            Scope::Namespace(namespace) => *namespace == key.namespace,
+        }
+    }
+
+    fn pods(&self, client: Client) -> Api<Pod> {
+        match self {
+            Scope::Cluster => Api::all(client),
+            Scope::Namespace(namespace) => Api::namespaced(client, namespace),
+        }
+    }
 }
 
 impl Watch {
@@ -113,29 +135,31 @@ impl Watch {
         }
     }
 
-    /// Listens for a pod that may not exist yet. It may wait for the room of others of ours until `wait_until`.
+    /// Follows a pod that need not exist yet. It may wait until `wait_until` for room that other pods of this process
+    /// take up.
     pub(super) fn subscribe(&self, namespace: &str, name: &str, claim: Claim, wait_until: Instant) -> Subscription {
         let key = PodKey { namespace: namespace.into(), name: name.into() };
         let (sender, receiver) = watch::channel(None);
         let holding = claim.room().holding();
         let mut state = self.shared.state();
-        state.pods.insert(key.clone(), Entry { sender, exists: None, uid: None, last: None, claim, is_leaving: false });
+        let entry = Entry { sender, exists_since: None, uid: None, last: None, claim, is_leaving: false };
+        state.pods.insert(key.clone(), entry);
         match &mut state.watched {
             Watched::Cluster => {}
             Watched::Nothing => {
                 state.watched = Watched::Cluster;
-                self.shared.start(None);
+                self.shared.start(Scope::Cluster);
             }
             Watched::Namespaces(namespaces) => {
                 if namespaces.insert(namespace.into()) {
-                    self.shared.start(Some(namespace.into()));
+                    self.shared.start(Scope::Namespace(namespace.into()));
                 }
             }
         }
         Subscription { shared: self.shared.clone(), key, receiver, holding, wait_until }
     }
 
-    /// The namespaces that are watched one by one; none where the whole cluster is.
+    /// The namespaces that are watched one by one, if the cluster may not be watched.
     pub(super) fn namespaces(&self) -> Vec<String> {
         match &self.shared.state().watched {
             Watched::Namespaces(namespaces) => namespaces.iter().cloned().collect(),
@@ -149,225 +173,238 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches a namespace, or with none the cluster, in the background.
-    fn start(self: &Arc<Self>, namespace: Option<String>) {
+    /// Watches in the background.
+    fn start(self: &Arc<Self>, scope: Scope) {
         let shared = self.clone();
         let end = self.end.clone();
-        tokio::spawn(async move { end.run_until_cancelled_owned(shared.run(namespace)).await });
+        tokio::spawn(async move { end.run_until_cancelled_owned(shared.run(scope)).await });
     }
 
-    async fn run(self: Arc<Self>, namespace: Option<String>) {
-        let pods: Api<Pod> = match &namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        };
-        let mut position = Position { version: None, heard: Instant::now() };
+    async fn run(self: Arc<Self>, scope: Scope) {
+        let mut cursor = Cursor { version: None, heard: Instant::now() };
         let mut pauses = backoff().build();
         loop {
             let start = Instant::now();
-            match self.follow(&pods, &mut position, namespace.as_deref()).await {
-                Ok(()) => position.heard = Instant::now(),
-                Err(failure) => {
-                    tracing::debug!(?namespace, %failure, "watch interrupted");
-                    if failure.has_code(403) {
-                        return self.forbidden(failure, namespace);
+            match self.follow(&scope, &mut cursor).await {
+                Ok(()) => cursor.heard = Instant::now(),
+                Err(error) => {
+                    tracing::debug!(?scope, %error, "watch interrupted");
+                    if error.has_code(403) {
+                        return self.forbidden(error, scope);
                     }
                     // Credentials that were revoked do not come back.
-                    let patience = if failure.has_code(401) { self.server.patience() } else { OUTAGE };
-                    if position.heard.elapsed() > patience {
-                        self.fail(failure, namespace.as_deref());
+                    let patience = if error.has_code(401) { self.server.patience() } else { OUTAGE };
+                    if cursor.heard.elapsed() > patience {
+                        self.fail(error, &scope);
                     }
                 }
             }
-            if start.elapsed() > HELD {
+            if start.elapsed() > LASTING {
                 pauses = backoff().build();
                 continue;
             }
-            // Even if nothing went wrong: a server that ends each watch at once is not to be asked at full speed.
-            sleep(self.server.pause(pauses.next().unwrap_or(HELD))).await;
+            // Also without an error: a server that ends each watch at once must not be asked at full speed.
+            sleep(self.server.pause(pauses.next().unwrap_or(LASTING))).await;
         }
     }
 
-    /// Goes on from a position, or with none from a list, to the end of one watch.
-    async fn follow(&self, pods: &Api<Pod>, position: &mut Position, namespace: Option<&str>) -> Result<(), Failure> {
-        let version = match &position.version {
+    /// Follows one watch to its end, from the cursor on, or from a list if the cursor has no version.
+    async fn follow(&self, scope: &Scope, cursor: &mut Cursor) -> Result<(), RequestError> {
+        let pods = scope.pods(self.client.clone());
+        let version = match &cursor.version {
             Some(version) => version.clone(),
             None => {
-                let version = self.list(pods, namespace).await?;
-                position.heard = Instant::now();
-                position.version.insert(version).clone()
+                let version = self.list(&pods, scope).await?;
+                cursor.heard = Instant::now();
+                cursor.version.insert(version).clone()
             }
         };
         let params = WatchParams::default().labels(SELECTOR).timeout(WATCH_SECONDS);
-        let events = within(REQUEST, pods.watch(&params, &version)).await.inspect_err(|failure| {
-            // The position is too old, or never was one.
-            if failure.has_code(410) || failure.has_code(400) {
-                position.version = None;
+        let events = within(REQUEST, pods.watch(&params, &version)).await.inspect_err(|error| {
+            // The version is too old, or not one at all.
+            if error.has_code(410) || error.has_code(400) {
+                cursor.version = None;
             }
         })?;
         let mut events = pin!(events);
         loop {
-            position.heard = Instant::now();
-            let silent = |_| Failure::unreachable(format!("the watch says nothing for {} s", SILENCE.as_secs()));
-            let version = match timeout(SILENCE, events.next()).await.map_err(silent)? {
+            cursor.heard = Instant::now();
+            let silent = |_| RequestError::no_answer(format!("the watch says nothing for {} s", SILENCE.as_secs()));
+            let event = match timeout(SILENCE, events.next()).await.map_err(silent)? {
                 None => return Ok(()),
-                Some(Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod))) => {
-                    self.state().tell(&pod, false);
+                Some(event) => event,
+            };
+            cursor.version = match event {
+                Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) => {
+                    self.state().publish(&pod, false);
                     pod.metadata.resource_version
                 }
-                Some(Ok(WatchEvent::Deleted(pod))) => {
-                    self.state().tell(&pod, true);
+                Ok(WatchEvent::Deleted(pod)) => {
+                    self.state().publish(&pod, true);
                     pod.metadata.resource_version
                 }
-                Some(Ok(WatchEvent::Bookmark(bookmark))) => Some(bookmark.metadata.resource_version),
-                // The connection broke, and what it had said is good.
-                Some(Err(error @ kube::Error::ReadEvents(_))) => return Err(error.into()),
-                Some(Ok(WatchEvent::Error(status))) => {
-                    position.version = None;
+                Ok(WatchEvent::Bookmark(bookmark)) => Some(bookmark.metadata.resource_version),
+                // The connection broke. What came before is good, so the next watch goes on from there.
+                Err(error @ kube::Error::ReadEvents(_)) => return Err(error.into()),
+                Ok(WatchEvent::Error(status)) => {
+                    cursor.version = None;
                     return Err(status.into());
                 }
-                Some(Err(error)) => {
-                    position.version = None;
+                Err(error) => {
+                    cursor.version = None;
                     return Err(error.into());
                 }
             };
-            position.version = version;
         }
     }
 
-    /// Tells the calls how their pods are. Gives the position from which to watch on.
-    async fn list(&self, pods: &Api<Pod>, namespace: Option<&str>) -> Result<String, Failure> {
+    /// Publishes the present state of all pods. Returns the resource version from which to watch on.
+    async fn list(&self, pods: &Api<Pod>, scope: &Scope) -> Result<String, RequestError> {
         let since = Instant::now();
-        let (mut seen, mut listed) = (HashSet::new(), HashSet::new());
+        // The pods that were listed, and those among them that are the ones that calls follow.
+        let (mut listed, mut followed) = (HashSet::new(), HashSet::new());
         let mut params = ListParams::default().labels(SELECTOR).limit(PAGE);
         loop {
             let page = within(REQUEST, pods.list(&params)).await?;
             let mut state = self.state();
-            seen.extend(page.items.iter().filter_map(|pod| state.tell(pod, false)));
             listed.extend(page.items.iter().filter_map(PodKey::of));
+            followed.extend(page.items.iter().filter_map(|pod| state.publish(pod, false)));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
                 None => {
-                    state.miss(namespace, since, &seen);
-                    state.leaving.retain(|key, _| !covers(namespace, key) || listed.contains(key));
+                    state.mark_missing(scope, since, &followed);
+                    state.leaving.retain(|key, _| !scope.covers(key) || listed.contains(key));
                     let version = page.metadata.resource_version;
-                    return version.ok_or_else(|| Failure::unreachable("its list of pods has no version".into()));
+                    return version.ok_or_else(|| RequestError::no_answer("its list of pods has no version".into()));
                 }
             }
         }
     }
 
-    /// We may not watch: the cluster, then the namespaces in use are tried; a namespace, then its calls fail.
-    fn forbidden(self: &Arc<Self>, failure: Failure, namespace: Option<String>) {
-        match namespace {
-            None => {
+    /// Without the right to watch the cluster, the namespaces in use are watched. Without the right to watch one of
+    /// these, its calls fail.
+    fn forbidden(self: &Arc<Self>, error: RequestError, scope: Scope) {
+        match &scope {
+            Scope::Cluster => {
                 let mut state = self.state();
                 let namespaces: HashSet<String> = state.pods.keys().map(|key| key.namespace.clone()).collect();
                 for namespace in &namespaces {
-                    self.start(Some(namespace.clone()));
+                    self.start(Scope::Namespace(namespace.clone()));
                 }
                 state.watched = Watched::Namespaces(namespaces);
             }
-            Some(namespace) => {
+            Scope::Namespace(namespace) => {
                 if let Watched::Namespaces(namespaces) = &mut self.state().watched {
-                    namespaces.remove(&namespace);
+                    namespaces.remove(namespace);
                 }
-                self.fail(failure, Some(&namespace));
+                self.fail(error, &scope);
             }
         }
     }
 
-    /// Tells the calls in a namespace, or with none all calls, that nothing will be heard of their pods.
-    fn fail(&self, failure: Failure, namespace: Option<&str>) {
-        // The API server's sentence names the verb: of a watcher's two, it fails at the list first.
-        let verb = if failure.to_string().contains("cannot watch") { "watch" } else { "list" };
-        let action = Action { verb, resource: "pods", namespace: namespace.unwrap_or_default().into() };
-        let error = self.server.explain(failure, &action);
+    /// Ends the wait of all calls in the scope: there will be no news of their pods.
+    fn fail(&self, error: RequestError, scope: &Scope) {
+        // Listing comes first, so it is what fails unless the API server's sentence names the other verb.
+        let verb = if error.to_string().contains("cannot watch") { "watch" } else { "list" };
+        let namespace = match scope {
+            Scope::Cluster => String::new(),
+            Scope::Namespace(namespace) => namespace.clone(),
+        };
+        let error = self.server.explain(error, &Action { verb, resource: "pods", namespace });
         for (key, entry) in &self.state().pods {
-            if namespace.is_none_or(|namespace| namespace == key.namespace) {
+            if scope.covers(key) {
                 entry.sender.send_replace(Some(Err(error.clone())));
             }
         }
     }
 }
 
-/// Whether a watch of this namespace, or with none of the cluster, tells of a pod.
-fn covers(namespace: Option<&str>, key: &PodKey) -> bool {
-    namespace.is_none_or(|namespace| namespace == key.namespace)
-}
-
 impl State {
-    /// Tells the call that waits for this pod. Gives the pod's key if there is one.
-    fn tell(&mut self, pod: &Pod, deleted: bool) -> Option<PodKey> {
+    /// Passes the state of a pod to the call that follows it. Returns the pod's key if there is such a call.
+    fn publish(&mut self, pod: &Pod, deleted: bool) -> Option<PodKey> {
         let key = PodKey::of(pod)?;
         if deleted {
             self.leaving.remove(&key);
         }
         let entry = self.pods.get_mut(&key)?;
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        if entry.uid.as_ref().is_some_and(|known| *known != uid) {
-            return None;
-        }
-        let version = pod.metadata.resource_version.as_ref().and_then(|version| version.parse().ok());
-        let last = entry.last.as_ref().filter(|(known, _)| *known == uid).map(|(_, version)| *version);
-        // What comes a second time, or late, must not take a call back.
-        let is_old = version.zip(last).is_some_and(|(version, last)| version <= last);
-        if deleted || !is_old {
-            entry.exists.get_or_insert_with(Instant::now);
-            entry.last = version.map(|version| (uid, version));
-            let snapshot = Snapshot::of(pod, deleted);
-            entry.claim.created();
-            entry.claim.place(snapshot.placement);
-            entry.sender.send_replace(Some(Ok(snapshot)));
-        }
-        Some(key)
+        entry.publish(pod, deleted).then_some(key)
     }
 
-    /// Tells the calls of which the pods existed at a time and are not in the list of after it that they are gone.
-    fn miss(&mut self, namespace: Option<&str>, since: Instant, seen: &HashSet<PodKey>) {
+    /// Marks pods as deleted that existed before the list was taken and are missing from it.
+    fn mark_missing(&self, scope: &Scope, list_began: Instant, listed: &HashSet<PodKey>) {
         for (key, entry) in &self.pods {
-            let existed = entry.exists.is_some_and(|exists| exists < since);
-            if covers(namespace, key) && existed && !seen.contains(key) {
-                entry.sender.send_modify(|last| match last {
-                    Some(Ok(snapshot)) => snapshot.status.deleted = true,
-                    _ => *last = Some(Ok(Snapshot::of(&Pod::default(), true))),
-                });
+            let existed_before = entry.exists_since.is_some_and(|since| since < list_began);
+            if scope.covers(key) && existed_before && !listed.contains(key) {
+                entry.mark_deleted();
             }
         }
     }
 }
 
+impl Entry {
+    /// Passes on the state of a pod, unless it is older than what was passed on before. Returns `false` if the pod is
+    /// another one of the same name.
+    fn publish(&mut self, pod: &Pod, deleted: bool) -> bool {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if self.uid.as_ref().is_some_and(|known| *known != uid) {
+            return false;
+        }
+        let version: Option<u64> = pod.metadata.resource_version.as_ref().and_then(|version| version.parse().ok());
+        let last = self.last.as_ref().filter(|(known, _)| *known == uid).map(|(_, version)| *version);
+        // An event that is repeated, or comes late, must not take a call back.
+        let is_old = version.zip(last).is_some_and(|(version, last)| version <= last);
+        if deleted || !is_old {
+            self.exists_since.get_or_insert_with(Instant::now);
+            self.last = version.map(|version| (uid, version));
+            let snapshot = Snapshot::of(pod, deleted);
+            self.claim.created();
+            self.claim.place(snapshot.placement);
+            self.sender.send_replace(Some(Ok(snapshot)));
+        }
+        true
+    }
+
+    fn mark_deleted(&self) {
+        self.sender.send_modify(|last| match last {
+            Some(Ok(snapshot)) => snapshot.status.deleted = true,
+            _ => *last = Some(Ok(Snapshot::of(&Pod::default(), true))),
+        });
+    }
+}
+
 impl Subscription {
-    /// To be told that the pod is being deleted, for it takes up room until it is gone.
-    pub(super) fn leaves(&self) {
+    /// Notes that the pod is about to be deleted. It holds room until it is gone.
+    pub(super) fn expect_deletion(&self) {
         if let Some(entry) = self.entry(&mut self.shared.state()) {
             entry.is_leaving = true;
         }
     }
 
-    /// Whether the namespace's quota may be used up by pods of ours, so that it is worth waiting.
+    /// Whether pods of this process may be what uses up the quota of the namespace, so that waiting can help.
     pub(super) fn awaits_quota(&self) -> bool {
         self.entry(&mut self.shared.state()).is_some_and(|entry| entry.claim.awaits_quota())
     }
 
-    /// To be told which pod it is. Of one that has come to rest before, the watch says nothing any more.
-    pub(super) fn found(&self, pod: &Pod) {
+    /// Notes which pod is the call's, and publishes its state: of a pod that has not changed since before the watch
+    /// began, there is no event.
+    pub(super) fn identify(&self, pod: &Pod) {
         let mut state = self.shared.state();
         let Some(entry) = self.entry(&mut state) else { return };
         entry.uid = pod.metadata.uid.clone();
-        // That nothing will be heard of it is the later news.
-        if !matches!(&*entry.sender.borrow(), Some(Err(_))) {
-            state.tell(pod, false);
+        // An error is newer than this object: the watch has failed since.
+        let has_failed = matches!(&*entry.sender.borrow(), Some(Err(_)));
+        if !has_failed {
+            entry.publish(pod, false);
         }
     }
 
-    /// None if a later call of the same pod has taken its place.
+    /// `None` if a later call follows the pod now.
     fn entry<'a>(&self, state: &'a mut State) -> Option<&'a mut Entry> {
         let entry = state.pods.get_mut(&self.key)?;
         entry.sender.subscribe().same_channel(&self.receiver).then_some(entry)
     }
 
-    /// The latest status that was not returned yet, as soon as there is one.
+    /// Waits for a status that was not returned yet, and returns the latest.
     pub(super) async fn changed(&mut self) -> Result<PodStatus, Error> {
         let ended = |_| Error::Other("the watch has ended".into());
         loop {
@@ -385,8 +422,13 @@ impl Subscription {
         }
     }
 
+    /// Applies a test to the last snapshot. Without one, the answer is `false`.
+    fn is(&self, test: impl Fn(&Snapshot) -> bool) -> bool {
+        matches!(&*self.receiver.borrow(), Some(Ok(snapshot)) if test(snapshot))
+    }
+
     fn lacks_room(&self) -> bool {
-        matches!(&*self.receiver.borrow(), Some(Ok(snapshot)) if snapshot.placement == Placement::NoRoom)
+        self.is(|snapshot| snapshot.placement == Placement::NoRoom)
     }
 
     /// The pod's address, once it has one.
@@ -396,13 +438,12 @@ impl Subscription {
 
     /// Whether the user's container has ended.
     pub(super) fn has_ended(&self) -> bool {
-        matches!(&*self.receiver.borrow(), Some(Ok(snapshot)) if matches!(snapshot.status.main, ContainerState::Terminated(_)))
+        self.is(|snapshot| matches!(snapshot.status.main, ContainerState::Terminated(_)))
     }
 
-    /// Whether the pod, or the container in it that serves files, is no more.
+    /// Whether the result server has ended.
     pub(super) fn is_out_of_reach(&self) -> bool {
-        matches!(&*self.receiver.borrow(), Some(Ok(snapshot))
-            if matches!(snapshot.status.sidecar, Some(ContainerState::Terminated(_))))
+        self.is(|snapshot| matches!(snapshot.status.sidecar, Some(ContainerState::Terminated(_))))
     }
 }
 

@@ -1,117 +1,108 @@
-//! Limits of a pod: cgroups (v1 or v2) where this process may make them; else its memory is watched.
+//! Limits of a pod that the kernel enforces: cgroups (v1 or v2), where this process may create them.
 
 use super::folder::Folder;
-use super::helper::Order;
+use super::order::Order;
 use rustix::process::Pid;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-/// How often the memory is looked at that no cgroup limits.
-const WATCH_INTERVAL: Duration = Duration::from_millis(50);
-
-/// A file of a cgroup and what it is set to.
+/// A file of a cgroup, and its content.
 type Setting<'a> = (&'a str, &'a str);
 
-/// What holds a pod within its limits.
+/// What keeps a pod within its limits.
 pub(super) struct Cgroups {
     memory: Option<PathBuf>,
     cpu: Option<PathBuf>,
+    pids: Option<PathBuf>,
     /// Bytes. Zero is no limit.
-    limit: u64,
+    memory_limit: u64,
 }
 
 impl Cgroups {
+    /// Creates the groups that the order needs, as far as this process may.
     pub fn create(order: &Order, folder: &Folder) -> Self {
         let bytes = order.memory.to_string();
         let v1: [Setting; 2] = [("memory.limit_in_bytes", &bytes), ("memory.memsw.limit_in_bytes", &bytes)];
         let v2: [Setting; 3] = [("memory.max", &bytes), ("memory.swap.max", "0"), ("memory.oom.group", "1")];
-        let memory = (order.memory > 0).then(|| group(folder, order, "memory", &v1, &v2)).flatten();
-        // Microseconds of CPU in a period of 100,000; the kernel takes no fewer than 1,000.
+        let memory = if order.memory > 0 { create_group(folder, "memory", &v1, &v2) } else { None };
+        // Microseconds of CPU in each period of 100,000. The kernel accepts no fewer than 1,000.
         let quota = (order.nano_cpus / 10_000).max(1000).to_string();
         let max = format!("{quota} 100000");
         let v1: [Setting; 2] = [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", &quota)];
         let v2: [Setting; 1] = [("cpu.max", &max)];
-        let cpu = (order.nano_cpus > 0).then(|| group(folder, order, "cpu", &v1, &v2)).flatten();
-        Cgroups { memory, cpu, limit: order.memory }
+        let cpu = if order.nano_cpus > 0 { create_group(folder, "cpu", &v1, &v2) } else { None };
+        let most = order.processes.to_string();
+        let pids = create_group(folder, "pids", &[("pids.max", &most)], &[("pids.max", &most)]);
+        Cgroups { memory, cpu, pids, memory_limit: order.memory }
     }
 
-    /// Puts a process into the groups.
+    /// Moves a process into the groups.
     pub fn add(&mut self, pid: Pid) {
-        for group in [&mut self.memory, &mut self.cpu] {
+        for group in [&mut self.memory, &mut self.cpu, &mut self.pids] {
             let procs = group.as_ref().map(|group| group.join("cgroup.procs"));
-            // A user may own a group and yet not the one that holds this process now.
+            // A user may own a group and yet not own the one that the process leaves.
             if procs.is_some_and(|procs| fs::write(procs, pid.as_raw_nonzero().to_string()).is_err()) {
                 *group = None;
             }
         }
     }
 
-    /// How often to ask whether the limit is exceeded. None: the kernel itself sees to it.
-    pub fn watch_interval(&self) -> Option<Duration> {
-        (self.memory.is_none() && self.limit > 0).then_some(WATCH_INTERVAL)
+    /// The limit that memory has to be watched for, in bytes. `None` if the kernel enforces it, or there is none.
+    pub fn memory_to_watch(&self) -> Option<u64> {
+        (self.memory.is_none() && self.memory_limit > 0).then_some(self.memory_limit)
     }
 
-    pub fn is_exceeded_by(&self, pid: Pid) -> bool {
-        self.watch_interval().is_some() && memory_of(pid.as_raw_nonzero()) > self.limit
-    }
-
-    /// Whether the kernel has killed a process of the pod, be it the command itself or another.
+    /// Whether the kernel has killed a process of the pod for its memory: the command or another.
     pub fn oom_killed(&self) -> bool {
+        let Some(group) = &self.memory else { return false };
         ["memory.events", "memory.oom_control"].iter().any(|file| {
-            let text = self.memory.as_ref().and_then(|group| fs::read_to_string(group.join(file)).ok());
-            let count =
-                text.as_deref().into_iter().flat_map(str::lines).find_map(|line| line.strip_prefix("oom_kill "));
-            count.is_some_and(|count| count != "0")
+            let text = fs::read_to_string(group.join(file)).unwrap_or_default();
+            text.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count != "0")
         })
     }
 }
 
-/// Makes a group for a controller. The first setting must hold, the others where the kernel has them.
-fn group(folder: &Folder, order: &Order, controller: &str, v1: &[Setting], v2: &[Setting]) -> Option<PathBuf> {
+/// Creates a group for a controller, and writes its settings. The first setting is essential; a kernel may lack the
+/// others.
+fn create_group(folder: &Folder, controller: &str, v1: &[Setting], v2: &[Setting]) -> Option<PathBuf> {
     let mut root = PathBuf::from("/sys/fs/cgroup");
     let is_v2 = root.join("cgroup.controllers").exists();
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = own.lines().find_map(|line| {
-        let (names, path) = line.split_once(':')?.1.split_once(":/")?;
-        let is_it = if is_v2 { names.is_empty() } else { names.split(',').any(|name| name == controller) };
-        is_it.then_some(Path::new(path))
-    })?;
     if !is_v2 {
         root.push(controller);
     }
-    let settings = if is_v2 { v2 } else { v1 };
-    // v2: a group that holds processes can't limit groups below it; its parents can.
-    path.ancestors().find_map(|parent| {
-        let group = root.join(parent).join(order.folder.file_name()?);
-        let exists = group.exists(); // made for the other controller
-        if !exists {
-            folder.note_cgroup(&group).ok()?;
-            fs::create_dir(&group).ok()?;
+    let own = own_group(if is_v2 { "" } else { controller })?;
+    let (essential, others) = if is_v2 { v2 } else { v1 }.split_first()?;
+    // In v2, a group that contains processes cannot limit groups below it. Its parents can.
+    for parent in own.ancestors() {
+        let group = root.join(parent).join(folder.name());
+        let is_new = !group.exists(); // in v2, another controller may have needed it
+        if is_new && (folder.note_cgroup(&group).is_err() || fs::create_dir(&group).is_err()) {
+            continue;
         }
-        let mut held = settings
-            .iter()
-            .map(|(file, value)| File::options().write(true).open(group.join(file))?.write_all(value.as_bytes()));
-        if held.next().is_some_and(|first| first.is_ok()) {
-            held.for_each(drop);
+        if write(&group, essential).is_ok() {
+            for setting in others {
+                let _ = write(&group, setting);
+            }
             return Some(group);
         }
-        if !exists {
+        if is_new {
             let _ = fs::remove_dir(&group);
         }
-        None
+    }
+    None
+}
+
+/// The group of this process for a controller, relative to the root of the hierarchy. In v2, controllers have no name.
+fn own_group(controller: &str) -> Option<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    groups.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(":/")?;
+        controllers.split(',').any(|name| name == controller).then(|| PathBuf::from(path))
     })
 }
 
-/// Memory of a process and all below it, in bytes, without what is mapped from files.
-fn memory_of(pid: impl std::fmt::Display) -> u64 {
-    let proc = PathBuf::from(format!("/proc/{pid}"));
-    let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
-    let lines = status.lines().filter(|line| line.starts_with("RssAnon:") || line.starts_with("RssShmem:"));
-    let own: u64 = lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum();
-    let tasks = fs::read_dir(proc.join("task")).into_iter().flatten().flatten();
-    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let below = children.map(|pids| pids.split_whitespace().map(memory_of).sum::<u64>());
-    (own << 10) + below.sum::<u64>()
+/// Writes a setting; unlike `fs::write`, never creates the file.
+fn write(group: &Path, (file, value): &Setting) -> io::Result<()> {
+    File::options().write(true).open(group.join(file))?.write_all(value.as_bytes())
 }

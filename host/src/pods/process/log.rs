@@ -1,4 +1,4 @@
-//! What a command writes, as much of it as is worth keeping.
+//! What a command writes to its standard streams.
 
 use std::collections::VecDeque;
 use std::io::{self, Cursor};
@@ -7,13 +7,14 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio_util::io::StreamReader;
 
+/// How many bytes are kept.
 const KEPT: usize = 1 << 20;
 
 /// The end of a log.
 #[derive(Default)]
 pub(super) struct Log {
     bytes: VecDeque<u8>,
-    /// Bytes that are not kept any more.
+    /// How many bytes came before those.
     dropped: u64,
 }
 
@@ -25,7 +26,7 @@ impl Log {
         self.dropped += excess as u64;
     }
 
-    /// What came after so many bytes.
+    /// What is kept of the bytes from a position on.
     fn after(&self, position: u64) -> Vec<u8> {
         let skipped = usize::try_from(position.saturating_sub(self.dropped)).unwrap_or(usize::MAX);
         let (front, back) = self.bytes.as_slices();
@@ -33,7 +34,7 @@ impl Log {
         [rest(front, skipped), rest(back, skipped.saturating_sub(front.len()))].concat()
     }
 
-    /// The last lines, within so many bytes.
+    /// The last lines, or less if they have more than so many bytes.
     pub fn tail(&self, lines: usize, bytes: usize) -> String {
         let start = self.bytes.len().saturating_sub(bytes);
         let within_a_character = |byte: &&u8| start > 0 && **byte & 0b1100_0000 == 0b1000_0000;
@@ -48,16 +49,16 @@ impl Log {
     }
 }
 
-/// Takes in what the command writes, to the end: it never waits for readers of the log.
+/// Reads the output to its end, and never waits for readers of the log.
 pub(super) async fn copy(mut output: impl AsyncRead + Unpin, log: &watch::Sender<Log>) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = output.read(&mut buffer).await {
         log.send_modify(|log| log.append(buffer.get(..read).unwrap_or_default()));
-        tokio::task::yield_now().await; // followers that keep up miss nothing
+        tokio::task::yield_now().await; // so that followers that keep up miss nothing
     }
 }
 
-/// The log from its beginning. A reader that falls behind by more than is kept misses the difference, and is told.
+/// The log from its beginning. A line tells a reader how many bytes it has missed because they were not kept for it.
 pub(super) fn follow(log: watch::Receiver<Log>) -> Pin<Box<dyn AsyncRead + Send>> {
     let chunks = futures::stream::unfold((log, 0), |(mut log, position)| async move {
         loop {

@@ -1,23 +1,26 @@
-//! The pod's process from its first moment until it becomes the command: its root, its rights.
+//! The pod's process from its first moment until it becomes the command.
+//!
+//! The phases follow one another in [`build`]; each says there why the next one has to wait for it.
 
 use super::folder::Folder;
-use super::helper::{Order, Report, UNPRIVILEGED, advice, block_signals, to_null};
+use super::mounts::{self, DEVICE, NO_PROGRAMS, READ_ONLY, WRITABLE};
+use super::order::{Network, Order, Report};
+use super::system::{
+    add_mount_attributes, block_signals, leave_abstract_sockets, refuse_keys, set_loopback_up, to_null,
+};
+use super::user::{User, advice};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags as Attr, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags,
-};
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit, Signal};
-use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -33,17 +36,6 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/1", "/dev/stdout"),
     ("/proc/self/fd/2", "/dev/stderr"),
 ];
-/// What a container's root may do with its own files and processes. They hold for what belongs to the user namespace
-/// alone; with CAP_SYS_ADMIN, it could make the read-only mounts writable again.
-const RIGHTS: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::KILL);
-const DEVICE: Attr = Attr::MOUNT_ATTR_NOSUID;
-const WRITABLE: Attr = DEVICE.union(Attr::MOUNT_ATTR_NODEV);
-const READ_ONLY: Attr = WRITABLE.union(Attr::MOUNT_ATTR_RDONLY);
-const NO_PROGRAMS: Attr = WRITABLE.union(Attr::MOUNT_ATTR_NOEXEC);
 
 /// The directories that a sandbox fills itself.
 pub(super) fn reserved() -> impl Iterator<Item = &'static str> {
@@ -51,14 +43,8 @@ pub(super) fn reserved() -> impl Iterator<Item = &'static str> {
 }
 
 /// Becomes the command of the order. Returns only if that failed.
-pub(super) fn enter(
-    order: &Order,
-    folder: &Folder,
-    helper: &UnixStream,
-    in_user_namespace: bool,
-    is_root: bool,
-) -> Report {
-    if let Err(error) = build(order, folder, helper, in_user_namespace, is_root) {
+pub(super) fn enter(order: &Order, folder: &Folder, helper: &UnixStream, user: User) -> Report {
+    if let Err(error) = build(order, folder, helper, user) {
         return Report::Failed(format!("no sandbox: {error:#}"));
     }
     let Some((program, arguments)) = order.command.split_first() else {
@@ -75,104 +61,163 @@ pub(super) fn enter(
     Report::NotStarted(format!("exec: {program:?}: {why}"))
 }
 
-fn build(order: &Order, folder: &Folder, helper: &UnixStream, in_user_namespace: bool, is_root: bool) -> Result<()> {
-    let mut go = helper;
-    go.read_exact(&mut [0]).context("helper")?; // ids are mapped, limits hold
+fn build(order: &Order, folder: &Folder, helper: &UnixStream, user: User) -> Result<()> {
+    // Before the helper has mapped the ids, this process may not do what follows. Before it has set the limits, what
+    // follows would count for the helper.
+    wait_for(helper)?;
+    // Before any other mount: none may show on the machine.
+    leave_propagation()?;
+    // Before the change of user: the command's user may not be allowed to see these paths.
+    let parts = Parts::open(order, folder)?;
+    // Before new file systems: they belong to whoever creates them.
+    user.become_root()?;
+    // Before the parts are placed: a path of the pod must not be resolved on the machine.
+    let (root, proc) = change_root(&parts.base)?;
+    let dev = furnish(order, &parts, &proc)?;
+    // Once all mount points exist.
+    for mount in [&root, &dev] {
+        add_mount_attributes(mount, READ_ONLY, 0)?;
+    }
+    leave_session(folder)?;
+    if order.network == Network::Own {
+        set_loopback_up().context("loopback interface")?;
+    }
+    limit(order, user)?;
+    // Once nothing is left that needs a right.
+    user.drop_privileges()?;
+    // After that: only a process that can gain no rights may filter its own calls.
+    refuse_keys();
+    if order.network == Network::Machine {
+        leave_abstract_sockets(); // those of another network are out of reach
+    }
+    // Once nothing is left that reports to standard output.
+    set_streams()?;
+    // Last: a change of user undoes it.
+    die_with(helper)
+}
+
+fn wait_for(mut helper: &UnixStream) -> Result<()> {
+    helper.read_exact(&mut [0]).context("helper")
+}
+
+fn leave_propagation() -> Result<()> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    if let Err(error) = rustix::mount::mount_change("/", private) {
-        bail!("the kernel gives a user namespace, but no mounts in it ({error}); {}", advice());
-    }
+    rustix::mount::mount_change("/", private).map_err(|error| {
+        let advice = advice();
+        anyhow::anyhow!("the kernel gives a user namespace, but no mounts in it ({error}); {advice}")
+    })
+}
 
-    // Opened as the user who may see these paths, put in place after the change of root.
-    let output = folder.dir(&order.output_dir);
-    let base = rustix::fs::openat(CWD, &output, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context("folder")?;
-    let (mut mounts, mut links) = (Vec::new(), Vec::new());
-    for path in PROGRAMS.map(Path::new).into_iter().filter(|path| path.exists()) {
-        match fs::read_link(path) {
-            Ok(target) => links.push((target, path)),
-            Err(_) => mounts.push((path.to_owned(), tree(path, READ_ONLY)?)),
-        }
-    }
-    for (names, parent, attributes) in [(ETC, "/etc", READ_ONLY), (DEVICES, "/dev", DEVICE)] {
-        for path in names.split(' ').map(|name| Path::new(parent).join(name)).filter(|path| path.exists()) {
-            let tree = tree(&path, attributes)?;
-            mounts.push((path, tree));
-        }
-    }
-    if !order.input_files.is_empty() {
-        mounts.push((order.input_dir.clone(), tree(&folder.dir(&order.input_dir), READ_ONLY)?));
-    }
-    mounts.push((order.output_dir.clone(), tree(&output, WRITABLE)?));
+/// What a pod sees of the machine and of its folder, not mounted yet.
+struct Parts {
+    /// The directory that the new root is mounted on until it is the root.
+    base: OwnedFd,
+    mounts: Vec<(PathBuf, OwnedFd)>,
+    /// Targets, links.
+    links: Vec<(PathBuf, &'static Path)>,
+}
 
-    if in_user_namespace {
-        rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).context("gid")?;
-        rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).context("uid")?;
+impl Parts {
+    fn open(order: &Order, folder: &Folder) -> Result<Self> {
+        let output = folder.dir(&order.output_dir);
+        let base = rustix::fs::openat(CWD, &output, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context("folder")?;
+        let mut parts = Parts { base, mounts: Vec::new(), links: Vec::new() };
+        for path in PROGRAMS.map(Path::new).into_iter().filter(|path| path.exists()) {
+            match fs::read_link(path) {
+                Ok(target) => parts.links.push((target, path)),
+                Err(_) => parts.mounts.push((path.to_owned(), mounts::copy(path, READ_ONLY)?)),
+            }
+        }
+        for (names, parent, attributes) in [(ETC, "/etc", READ_ONLY), (DEVICES, "/dev", DEVICE)] {
+            for path in names.split(' ').map(|name| Path::new(parent).join(name)).filter(|path| path.exists()) {
+                let copy = mounts::copy(&path, attributes)?;
+                parts.mounts.push((path, copy));
+            }
+        }
+        if !order.input_files.is_empty() {
+            let input = mounts::copy(&folder.dir(&order.input_dir), READ_ONLY)?;
+            parts.mounts.push((order.input_dir.clone(), input));
+        }
+        parts.mounts.push((order.output_dir.clone(), mounts::copy(&output, WRITABLE)?));
+        Ok(parts)
     }
-    if is_root {
-        rustix::thread::set_thread_groups(&[]).context("groups")?;
-    }
-    let root = mount("tmpfs", &[("mode", "755")], WRITABLE)?;
-    // Allowed only while another /proc is in sight, all of it: not in a container that hides parts. Then that one,
-    // read-only; it shows the container's processes.
-    let proc = mount("proc", &[], NO_PROGRAMS).or_else(|_| tree(Path::new("/proc"), READ_ONLY))?;
-    let onto = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(&root, "", &base, "", onto).context("root")?;
+}
+
+/// Makes an empty file system the root, and leaves the machine's. Returns the root and the pod's /proc, which can be
+/// created only while another /proc is in sight.
+fn change_root(base: &OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
+    let root = mounts::create("tmpfs", &[("mode", "755")], WRITABLE)?;
+    // In a container that hides parts of its /proc, the kernel allows no other. Then the pod gets that one, read-only,
+    // and sees the container's processes.
+    let proc = mounts::create("proc", &[], NO_PROGRAMS).or_else(|_| mounts::copy(Path::new("/proc"), READ_ONLY))?;
+    mounts::place_on(base, &root).context("root")?;
     rustix::process::fchdir(&root).context("root")?;
+    // The old root comes to lie on the new one, at the same place.
     rustix::process::pivot_root(".", ".").context("pivot_root")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).context("old root")?;
     rustix::process::chdir("/").context("root")?;
+    Ok((root, proc))
+}
 
-    let size = (order.memory > 0).then(|| order.memory.to_string());
+/// Fills the new root. Returns its /dev.
+fn furnish(order: &Order, parts: &Parts, proc: &OwnedFd) -> Result<OwnedFd> {
+    let size = order.memory.to_string();
+    // As many files as there is room for, if each has a page. Empty ones have none, but take up memory too.
+    let files = order.memory.div_ceil(4096).to_string();
     let mut options = vec![("mode", "1777")];
-    options.extend(size.as_deref().map(|size| ("size", size)));
-    place(Path::new("/dev"), &mount("tmpfs", &[("mode", "755")], DEVICE)?)?;
-    place(Path::new("/dev/shm"), &mount("tmpfs", &options, NO_PROGRAMS)?)?;
-    place(Path::new("/tmp"), &mount("tmpfs", &options, WRITABLE)?)?;
-    place(Path::new("/proc"), &proc)?;
-    for (path, tree) in &mounts {
-        place(path, tree)?;
+    if order.memory > 0 {
+        options.extend([("size", &*size), ("nr_inodes", &files)]);
+    }
+    let dev = mounts::create("tmpfs", &[("mode", "755")], DEVICE)?;
+    mounts::place(Path::new("/dev"), &dev)?;
+    mounts::place(Path::new("/dev/shm"), &mounts::create("tmpfs", &options, NO_PROGRAMS)?)?;
+    mounts::place(Path::new("/tmp"), &mounts::create("tmpfs", &options, WRITABLE)?)?;
+    mounts::place(Path::new("/proc"), proc)?;
+    // After /tmp and /dev: the pod's directories may lie below /tmp, and devices lie below /dev.
+    for (path, mount) in &parts.mounts {
+        mounts::place(path, mount)?;
     }
     for (target, link) in LINKS {
         symlink(target, link).context(link)?;
     }
-    for (target, link) in links {
+    for (target, link) in &parts.links {
         symlink(target, link).with_context(|| link.display().to_string())?;
     }
-    set_attributes(&root, READ_ONLY, 0)?;
+    Ok(dev)
+}
 
-    rustix::system::sethostname(order.folder.file_name().unwrap_or_default().as_encoded_bytes())
-        .context("host name")?;
+/// Gives the pod a host name of its own, and a session without the caller's terminal.
+fn leave_session(folder: &Folder) -> Result<()> {
+    rustix::system::sethostname(folder.name().as_encoded_bytes()).context("host name")?;
     rustix::process::setsid().context("session")?;
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Core, none).context("core")?;
-    drop_privileges(in_user_namespace)?;
+    Ok(())
+}
+
+/// No core files, and a limit of processes that holds where this machine gives no cgroup for it.
+fn limit(order: &Order, user: User) -> Result<()> {
+    let set = |resource, most| {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        rustix::process::setrlimit(resource, limit)
+    };
+    set(Resource::Core, 0).context("core")?;
+    // The kernel counts the processes of a user in a user namespace, which are those of the pod. Without one it would
+    // count those of other pods too, but then this process is root and has a cgroup. Linux counts so since 5.14.
+    if user.in_namespace {
+        let most = rustix::process::getrlimit(Resource::Nproc).maximum.unwrap_or(u64::MAX);
+        set(Resource::Nproc, most.min(order.processes.into())).context("limit of processes")?;
+    }
+    Ok(())
+}
+
+/// No input; output and errors go to the log.
+fn set_streams() -> Result<()> {
     to_null(&[0])?;
     rustix::stdio::dup2_stdout(io::stderr()).context("stdout")?;
     block_signals(&[]);
-    die_with(helper)
+    Ok(())
 }
 
-/// Leaves no more to regain: at an exec, uid 0 of a user namespace gets what the bounding set allows.
-fn drop_privileges(in_user_namespace: bool) -> Result<()> {
-    let keep = if in_user_namespace { RIGHTS } else { CapabilitySet::empty() };
-    for capability in (0..64).map(|bit| CapabilitySet::from_bits_retain(1 << bit) - keep) {
-        if !capability.is_empty() && rustix::thread::capability_is_in_bounding_set(capability).unwrap_or(false) {
-            rustix::thread::remove_capability_from_bounding_set(capability).context("capabilities")?;
-        }
-    }
-    if !in_user_namespace {
-        let (uid, gid) = (Uid::from_raw(UNPRIVILEGED), Gid::from_raw(UNPRIVILEGED));
-        rustix::thread::set_keep_capabilities(true).context("capabilities")?;
-        rustix::thread::set_thread_res_gid(gid, gid, gid).context("gid")?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid).context("uid")?;
-    }
-    let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
-    rustix::thread::set_capabilities(None, sets).context("capabilities")?;
-    rustix::thread::set_no_new_privs(true).context("no_new_privs")
-}
-
-/// From now on the kernel ends this process with the helper, unless that is gone already. To be called last: a change
-/// of user undoes it.
+/// From now on the kernel kills this process when the helper ends. Fails if the helper has ended before.
 fn die_with(helper: &UnixStream) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("death signal")?;
     let mut gone = [PollFd::new(helper, PollFlags::empty())];
@@ -180,49 +225,4 @@ fn die_with(helper: &UnixStream) -> Result<()> {
         0 => Ok(()),
         _ => bail!("the helper is gone"),
     }
-}
-
-/// A detached copy of what is mounted at `path` and below.
-fn tree(path: &Path, attributes: Attr) -> Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let tree = rustix::mount::open_tree(CWD, path, flags).with_context(|| path.display().to_string())?;
-    set_attributes(&tree, attributes, libc::AT_RECURSIVE)?;
-    Ok(tree)
-}
-
-/// Adds attributes; unlike a remount, this leaves alone those that a user namespace may not take away.
-#[allow(unsafe_code, reason = "rustix has no mount_setattr")]
-fn set_attributes(mount: &OwnedFd, attributes: Attr, flags: i32) -> Result<()> {
-    let (mount, flags) = (mount.as_raw_fd(), flags | libc::AT_EMPTY_PATH);
-    let change = libc::mount_attr { attr_set: attributes.bits().into(), attr_clr: 0, propagation: 0, userns_fd: 0 };
-    let size = size_of_val(&change);
-    // SAFETY: an open descriptor, an empty C string and a struct of the size given, which the kernel reads.
-    match unsafe { libc::syscall(libc::SYS_mount_setattr, mount, c"".as_ptr(), flags, &raw const change, size) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()).context("mount_setattr, which Linux has since 5.12"),
-    }
-}
-
-fn mount(kind: &str, options: &[(&str, &str)], attributes: Attr) -> Result<OwnedFd> {
-    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).with_context(|| kind.to_owned())?;
-    for (name, value) in options {
-        rustix::mount::fsconfig_set_string(&context, *name, *value).with_context(|| format!("{kind} {name}"))?;
-    }
-    rustix::mount::fsconfig_create(&context).with_context(|| kind.to_owned())?;
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).with_context(|| kind.to_owned())
-}
-
-/// Mounts at a path of the new root; makes the mount point.
-fn place(path: &Path, mount: &OwnedFd) -> Result<()> {
-    let place = || -> io::Result<()> {
-        if File::from(mount.try_clone()?).metadata()?.is_dir() {
-            fs::create_dir_all(path)?;
-        } else {
-            fs::create_dir_all(path.parent().unwrap_or(path))?;
-            File::create(path)?;
-        }
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        Ok(rustix::mount::move_mount(mount, "", CWD, path, flags)?)
-    };
-    place().with_context(|| path.display().to_string())
 }

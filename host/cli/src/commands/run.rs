@@ -1,0 +1,177 @@
+//! `hops run`: the calls in a file, run and printed.
+
+use super::batch;
+use crate::backend::{self, Local};
+use crate::exit::{CommandError, Status};
+use crate::files::call_file::{self, Call, Variables};
+use crate::files::policy;
+use crate::global::Global;
+use crate::interrupt::Interrupt;
+use crate::output::document::{self, Document, Output};
+use crate::output::progress;
+use crate::plugins;
+use futures::future::join_all;
+use hops_k8s::event::Events;
+use hops_k8s::plugin::{CallError, Plugins};
+use hops_k8s::pods::{NoPods, Pods};
+use hops_k8s::runner::Runner;
+use indicatif::MultiProgress;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What to run.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// A .hops file with calls, or a .json file with the inputs of k8s_run
+    #[arg(required_unless_present = "batch", conflicts_with = "batch")]
+    file: Option<PathBuf>,
+    /// Run one call of the file; without it all, and print an object by their names
+    #[arg(long, value_name = "NAME", conflicts_with = "batch")]
+    call: Option<String>,
+    /// Set a variable, a string, for the file's expressions
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable, conflicts_with = "batch")]
+    set: Vec<(String, String)>,
+    /// A JSON file that the expressions know as event
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    event: Option<PathBuf>,
+    /// Print the document, or what the result file held [default: json]
+    #[arg(short, long, value_name = "json|body", default_value = "json", hide_possible_values = true)]
+    #[arg(hide_default_value = true, conflicts_with = "batch")]
+    output: Output,
+    /// Show the containers' logs on standard error while they run
+    #[arg(long, conflicts_with = "batch")]
+    logs: bool,
+    /// Run without a cluster: on Docker or Podman if one answers, else as a process
+    #[arg(long, value_name = "engine|process", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "auto", hide_possible_values = true)]
+    local: Option<Local>,
+    #[command(flatten)]
+    batch: batch::Arguments,
+}
+
+/// `NAME=VALUE` of the command line.
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    match hcl::Identifier::new(name) {
+        Ok(_) if name == "event" => Err("the variable event is given with --event FILE.json".into()),
+        Ok(_) => Ok((name.into(), value.into())),
+        Err(_) => Err(format!("{name:?} is no name of a variable: letters, digits, _ and -, no digit first")),
+    }
+}
+
+pub(crate) async fn run(global: &Global, arguments: &Arguments) -> Result<Status, CommandError> {
+    match &arguments.file {
+        Some(file) => run_file(global, arguments, file).await,
+        None => batch::run(global, &arguments.batch, arguments.local).await,
+    }
+}
+
+async fn run_file(global: &Global, arguments: &Arguments, file: &Path) -> Result<Status, CommandError> {
+    let policy = policy::load(global.policy.as_deref())?;
+    let calls = read(file, arguments)?;
+    if calls.len() > 1 && matches!(arguments.output, Output::Body) {
+        return Err(CommandError::usage("-o body prints one result; choose one with --call NAME"));
+    }
+    let plugins = plugins::plugins(global, calls.len()).await?;
+    let handlers = handlers(&plugins, file, &calls)?;
+
+    let mut is_any_good = false;
+    for (call, (app, handler)) in calls.iter().zip(&handlers) {
+        let Some(plugin) = plugins.get(app) else { continue };
+        let problems = plugin.check(handler, &call.inputs).await.map_err(|error| defect(file, call, &error))?;
+        is_any_good |= problems.is_empty();
+        for problem in &problems {
+            eprintln!("hops: {}:{}: {}", file.display(), call.place(&problem.path), problem.message);
+        }
+    }
+    // Without a good call there will be no pod; the results say so.
+    let pods =
+        if is_any_good { backend::open(global, arguments.local).await? } else { Arc::new(NoPods) as Arc<dyn Pods> };
+
+    let mut interrupt = Interrupt::listen()?;
+    let spinners = MultiProgress::new();
+    let runner = Runner::new(plugins, pods, policy);
+    let mut shown = vec![];
+    let running = calls.iter().zip(&handlers).map(|(call, (app, handler))| {
+        let (events, receiver) = Events::channel(arguments.logs);
+        let label = if calls.len() > 1 { format!("{}: ", call.name) } else { String::new() };
+        let spinner = spinners.add(progress::spinner(global.quiet));
+        shown.push(tokio::spawn(progress::show(spinner, label, receiver)));
+        runner.call(runner.ctx().events(events), app, handler, &call.inputs)
+    });
+    let running = join_all(running);
+    let results = tokio::select! {
+        results = running => Some(results),
+        () = interrupt.next() => None,
+    };
+    let closed = backend::close(&**runner.pods(), &mut interrupt).await;
+    // The calls have dropped their ends of the channels, so this ends when all is shown.
+    join_all(shown).await;
+    closed?;
+    let Some(results) = results else {
+        let what = if calls.len() > 1 { "pods are" } else { "pod is" };
+        return Err(CommandError { status: Status::Interrupted, message: format!("interrupted; the {what} deleted") });
+    };
+
+    let documents = calls.iter().zip(&results).map(|(call, called)| Ok((&*call.name, Document::parse(called.text())?)));
+    let documents: Vec<_> = documents.collect::<Result<_, CommandError>>()?;
+    // A reader that has seen enough, such as `head`, is no error.
+    let _ = document::print(&documents, arguments.output);
+    Ok(documents.iter().map(|(_, document)| document.status()).max().unwrap_or(Status::Completed))
+}
+
+/// The calls in a file that are asked for.
+fn read(file: &Path, arguments: &Arguments) -> Result<Vec<Call>, CommandError> {
+    let mut variables: Variables =
+        arguments.set.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    if let Some(path) = &arguments.event {
+        let event = serde_json::from_str(&read_text(path)?)
+            .map_err(|error| CommandError::usage(format!("{}: not valid JSON: {error}", path.display())))?;
+        variables.insert("event".into(), event);
+    }
+    let calls = call_file::parse(file, &read_text(file)?, &variables).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        CommandError::usage(lines.join("\n"))
+    })?;
+    let Some(name) = &arguments.call else { return Ok(calls) };
+    let names: Vec<String> = calls.iter().map(|call| format!("{:?}", call.name)).collect();
+    let chosen: Vec<Call> = calls.into_iter().filter(|call| call.name == *name).collect();
+    if chosen.is_empty() {
+        let known = names.join(", ");
+        return Err(CommandError::usage(format!("{} has no call {name:?}; its calls are {known}", file.display())));
+    }
+    Ok(chosen)
+}
+
+fn read_text(path: &Path) -> Result<String, CommandError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| CommandError::usage(format!("cannot read {}: {error}", path.display())))
+}
+
+/// The apps and handlers that the calls name; in a file that holds inputs alone, the first that there is.
+fn handlers(plugins: &Plugins, file: &Path, calls: &[Call]) -> Result<Vec<(String, String)>, CommandError> {
+    let find = |call: &Call| {
+        let Some((app, handler)) = &call.app_handler else { return first_handler(plugins) };
+        if plugins.has(app, handler) {
+            return Ok((app.clone(), handler.clone()));
+        }
+        let known = plugins.handlers().map(|(app, handler)| format!("{app}_{}", handler.name));
+        Err(CommandError::usage(format!(
+            "{}:{}: there is no call {app}_{handler}; known are {}",
+            file.display(),
+            call.place(&[]),
+            known.collect::<Vec<_>>().join(", ")
+        )))
+    };
+    calls.iter().map(find).collect()
+}
+
+/// The app and handler of a call that names none.
+pub(crate) fn first_handler(plugins: &Plugins) -> Result<(String, String), CommandError> {
+    let first = plugins.handlers().next().map(|(app, handler)| (app.to_owned(), handler.name.clone()));
+    first.ok_or_else(|| CommandError::usage("the plugin has no handlers"))
+}
+
+fn defect(file: &Path, call: &Call, error: &CallError) -> CommandError {
+    CommandError { status: Status::Errored, message: format!("{}:{}: {error}", file.display(), call.place(&[])) }
+}
