@@ -81,7 +81,7 @@ async fn run_file(global: &Global, arguments: &Arguments, file: &Path) -> Result
         let problems = plugin.check(handler, &call.inputs).await.map_err(|error| defect(file, call, &error))?;
         is_any_good |= problems.is_empty();
         for problem in &problems {
-            eprintln!("hops: {}:{}: {}", file.display(), call.place(&problem.path), problem.message);
+            eprintln!("hops: {}:{}: {}", file.display(), call.position(&problem.path), problem.message);
         }
     }
     // Without a good call there will be no pod; the results say so.
@@ -159,7 +159,7 @@ fn handlers(plugins: &Plugins, file: &Path, calls: &[Call]) -> Result<Vec<(Strin
         Err(CommandError::usage(format!(
             "{}:{}: there is no call {app}_{handler}; known are {}",
             file.display(),
-            call.place(&[]),
+            call.position(&[]),
             known.collect::<Vec<_>>().join(", ")
         )))
     };
@@ -173,5 +173,5 @@ pub(crate) fn first_handler(plugins: &Plugins) -> Result<(String, String), Comma
 }
 
 fn defect(file: &Path, call: &Call, error: &CallError) -> CommandError {
-    CommandError { status: Status::Errored, message: format!("{}:{}: {error}", file.display(), call.place(&[])) }
+    CommandError { status: Status::Errored, message: format!("{}:{}: {error}", file.display(), call.position(&[])) }
 }
