@@ -121,7 +121,7 @@ fn wrong_inputs_name_their_lines_and_reach_no_cluster() {
 #[case::no_plugin(
     &["plugin", "inspect", "good.json"],
     2,
-    "hops: the plugin is not a WebAssembly component: these bytes are no WebAssembly\n"
+    "hops: the plugin is not a WebAssembly component: these bytes are not WebAssembly\n"
 )]
 fn what_cannot_be_run_is_an_error_that_says_what_to_do(
     #[case] arguments: &[&str],
@@ -233,7 +233,7 @@ fn check_tells_a_person_a_line_each() {
     assert_eq!(lines[0], "ok       kubeconfig     the kubeconfig config, context c, user u, http://127.0.0.1:1/");
     assert!(lines[1].starts_with("missing  cluster        the API server at http://127.0.0.1:1/ does not answer: "));
     assert_eq!(lines[2], "                        → check that the cluster runs and that this is its address");
-    assert_eq!(lines[3], "note     rules          not checked: the cluster is out of reach");
+    assert_eq!(lines[3], "note     rules          not checked: the cluster does not answer");
 }
 
 #[test]

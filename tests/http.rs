@@ -177,7 +177,7 @@ async fn no_call_is_taken_without_room_and_a_client_that_goes_takes_its_pod_alon
 
     let refused = server.post(RUN, &[], &inputs(0, 0)).await;
     assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
-    assert!(refused.error().starts_with("as many calls run as may"), "{}", refused.body);
+    assert!(refused.error().starts_with("the limit of concurrent calls is reached"), "{}", refused.body);
     drop(client);
     server.live(0).await;
     assert_eq!(server.post(RUN, &[], &inputs(0, 0)).await.status, 200);

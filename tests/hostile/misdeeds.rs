@@ -16,7 +16,7 @@ pub struct Misdeed {
 pub const NONE: Misdeed = Misdeed { name: "", start: "", realloc: "", call: "i32.const 0", error: "" };
 
 const CPU_TIME: &str = "the plugin used up its CPU time; this is a defect of the plugin, not of the call's container";
-const TIME: &str = "the call took longer than 3s, which is the most on this host; split its work, or raise the limit";
+const TIME: &str = "the call took longer than 3s, the limit of this host; split its work, or raise the limit";
 
 macro_rules! failed {
     ($why:literal) => {
