@@ -34,6 +34,8 @@ fuzz: setup ## Run the properties on random texts, statuses and files for FUZZ_S
 	end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); while [ $$(date +%s) -lt $$end ]; do \
 	  PROPTEST_CASES=2000 cargo test --workspace --lib --bins --test fuzz $(CARGO_FLAGS) || exit 1; done
 
+# HOPS_TEST_CLUSTER_CTL names a program that stops and starts components of the cluster, HOPS_TEST_AUDIT_LOG the API
+# server's audit log. Tests that need them are skipped without them, or fail if HOPS_TEST_CLUSTER=required.
 cluster-test: setup ## Run the tests on the cluster in KUBECONFIG, in namespaces of their own
 	cargo test $(CLUSTER_TESTS) --no-fail-fast $(CARGO_FLAGS) -- --include-ignored --test-threads 8 $(TEST_FLAGS) 2>&1 | \
 	  tee "$(TARGET_DIR)/cluster-test.log"

@@ -197,3 +197,23 @@ pub fn dir_with(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 /// The document's example, as it stands there.
 pub const EXAMPLE: &str = include_str!("../example.hops");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    const DEADLINE: Duration = Duration::from_secs(2);
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic(expected = "not within 2s: the answer is known: \"still thinking\"")]
+    async fn a_wait_that_fails_says_for_what_and_the_last_state() {
+        eventually("the answer is known", DEADLINE, async || Err::<(), _>("still thinking")).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic(expected = "not within 2s: the answer is known: the first look did not return")]
+    async fn a_wait_has_a_deadline_even_if_the_condition_hangs() {
+        eventually("the answer is known", DEADLINE, async || pending::<Result<(), ()>>().await).await;
+    }
+}
