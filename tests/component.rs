@@ -336,6 +336,69 @@ async fn a_call_sends_its_events_and_its_log() {
     assert_eq!(heard, ["created memory-1", "working\n", "reading result.json", "deleting"]);
 }
 
+/// Runs three calls at once, and returns the most pods that lived at a time.
+async fn most_pods_of_three_calls(plugin: &Plugin, policy: Policy) -> usize {
+    let pods = Arc::new(Memory::new(|_| Script::exits(0).file("result.json", "[1]")));
+    let (policy, inputs) = (Arc::new(policy), hello().to_string());
+    let call = || async {
+        let result = plugin.call(CallCtx::new(pods.clone(), policy.clone()), "run", &inputs).await.unwrap();
+        assert_eq!(result.outcome(), "Completed");
+    };
+    let mut most = 0;
+    let watch = async {
+        loop {
+            most = most.max(pods.live());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        _ = async { tokio::join!(call(), call(), call()) } => {}
+        () = watch => {}
+    }
+    assert_eq!((pods.created().len(), pods.live()), (3, 0));
+    most
+}
+
+#[rstest]
+#[case::no_limit_is_reached(3, None, 3)]
+#[case::of_the_runtime(2, None, 2)]
+#[case::of_the_policy(3, Some(1), 1)]
+#[tokio::test(start_paused = true)]
+async fn a_call_over_a_limit_of_calls_waits_and_is_then_run(
+    #[case] runtime_calls: u32,
+    #[case] policy_calls: Option<usize>,
+    #[case] most: usize,
+) {
+    let mut limits = Limits::default();
+    limits.calls = runtime_calls;
+    let plugin = runtime(limits).load(EMBEDDED).unwrap();
+    let policy = policy(|policy| policy.max_calls = policy_calls.and_then(NonZeroUsize::new));
+    assert_eq!(most_pods_of_three_calls(&plugin, policy).await, most);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_answers_questions_while_the_limit_of_calls_is_reached() {
+    let mut limits = Limits::default();
+    limits.calls = 1;
+    let plugin = runtime(limits).load(EMBEDDED).unwrap();
+    let pods = Arc::new(Memory::new(|_| Script::default().at(0, PodStatus::running())));
+    let call = || plugin.call(CallCtx::new(pods.clone(), Arc::new(Policy::default())), "run", r#"{"image": "a"}"#);
+    let questions = async {
+        while pods.live() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let waits = tokio::time::timeout(Duration::from_secs(1), call()).await;
+        assert!(waits.is_err(), "the limit is not reached");
+        assert_eq!(plugin.describe().await.unwrap().name, "k8s");
+        assert_eq!(plugin.check("run", "{}").await.unwrap().len(), 1);
+    };
+    tokio::select! {
+        ended = call() => panic!("the container runs for ever: {ended:?}"),
+        answered = tokio::time::timeout(Duration::from_secs(10), questions) => answered.unwrap(),
+    }
+    assert_eq!(pods.created().len(), 1);
+}
+
 #[tokio::test]
 async fn the_plugin_says_what_it_is() {
     let description = plugin().describe().await.unwrap();

@@ -71,6 +71,42 @@ pub fn component_of(module: &str) -> Vec<u8> {
     encoder.and_then(|mut encoder| encoder.encode()).expect("this module is as the contract says")
 }
 
+/// A plugin of another app than the embedded one. It has one handler, which answers each call with this document.
+pub fn other_app(app: &str, handler: &str, document: &str) -> Arc<Plugin> {
+    const TEXTS: usize = 1024;
+    let (mut text, mut places) = (String::new(), vec![]);
+    for part in [app, "1.0.0", "Answers.", handler, "{}", document] {
+        places.push((TEXTS + text.len(), part.len()));
+        text += part;
+    }
+    let [app, version, summary, handler, schema, document] = places[..] else { unreachable!("six texts were placed") };
+    let record = |places: &[(usize, usize)]| -> String {
+        let numbers = places.iter().flat_map(|(start, bytes)| [*start, *bytes]);
+        numbers
+            .flat_map(|number| u32::try_from(number).expect("it fits").to_le_bytes())
+            .map(|b| format!("\\{b:02x}"))
+            .collect()
+    };
+    let bytes: String = text.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+    let module = format!(
+        r#"(module
+            (memory (export "memory") 2)
+            (data (i32.const 0) "{description}")
+            (data (i32.const 64) "{handler}")
+            (data (i32.const 128) "\00\00\00\00{document}")
+            (data (i32.const 256) "\00\00\00\00\00\00\00\00\00\00\00\00")
+            (data (i32.const {TEXTS}) "{bytes}")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 65536)
+            (func (export "hiphops:app/app@0.1.0#describe") (result i32) i32.const 0)
+            (func (export "hiphops:app/app@0.1.0#check") (param i32 i32 i32 i32) (result i32) i32.const 256)
+            (func (export "hiphops:app/app@0.1.0#call") (param i32 i32 i32 i32) (result i32) i32.const 128))"#,
+        description = record(&[app, version, summary, (64, 1)]),
+        handler = record(&[handler, summary, schema]),
+        document = record(&[document]),
+    );
+    Arc::new(runtime(Limits::default()).load(&component_of(&module)).expect("this is a plugin"))
+}
+
 /// Runs a call with the default policy.
 pub async fn call(pods: Arc<dyn Pods>, inputs: &Value) -> Result<String, CallError> {
     call_with(pods, Events::default(), inputs).await
