@@ -42,7 +42,6 @@ async fn an_engine_that_is_played_runs_a_call() {
 #[case::a_long_name(EntryType::GNULongName)]
 #[case::a_long_link(EntryType::GNULongLink)]
 #[case::extensions(EntryType::XHeader)]
-#[case::global_extensions(EntryType::XGlobalHeader)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_description_of_a_file_that_does_not_end_is_refused(#[case] kind: EntryType) {
     let fake = archive(move || Answer::Endless(header(kind, 1 << 32), vec![b'x'; CHUNK]));
@@ -50,6 +49,15 @@ async fn a_description_of_a_file_that_does_not_end_is_refused(#[case] kind: Entr
     let why = "ResultUnavailable: result.json could not be read: the engine at ";
     assert!(document.error().starts_with(why), "{document:?}");
     assert!(document.error().ends_with("the description of the file is longer than 65536 bytes"), "{document:?}");
+    assert!(fake.sent() < ENOUGH, "{}", fake.sent());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_begins_with_something_else_is_not_read() {
+    let fake = archive(|| Answer::Endless(header(EntryType::XGlobalHeader, 1 << 32), vec![b'x'; CHUNK]));
+    let document = outcome(&fake).await;
+    let why = "it is neither a file nor a link to one; write a file";
+    assert_eq!(document.error(), format!("ResultUnavailable: result.json could not be read: {why}"));
     assert!(fake.sent() < ENOUGH, "{}", fake.sent());
 }
 
@@ -80,7 +88,7 @@ async fn a_version_that_does_not_end_is_no_engine() {
 async fn an_error_that_does_not_end_is_cut_off(#[case] on: &'static str) {
     let fake = Fake::start(move |request| request.starts_with(on).then_some(Answer::EndlessError));
     let document = outcome(&fake).await;
-    assert!(document.error().contains("answered 500: so much is wrong: xxx"), "{document:?}");
+    assert!(document.error().contains("answered 500: {\"message\":\"so much is wrong: xxx"), "{document:?}");
     assert!(document.error().len() < 5000, "{}", document.error().len());
     assert!(fake.sent() < ENOUGH, "{}", fake.sent());
 }

@@ -178,7 +178,7 @@ async fn a_file_in_the_place_of_a_directory_means_no_result() {
 
 #[rstest]
 #[case::unknown_command(json!({"command": ["nope"]}), "StartError: exec: \"nope\": executable file not found in $PATH")]
-#[case::bad_image_name(json!({"image": "Bash:5"}), "InvalidImageName: \"Bash:5\" is not an image name: ")]
+#[case::bad_image_name(json!({"image": "Bash:5"}), "InvalidImageName: \"Bash:5\" is not the name of an image: ")]
 #[case::too_little_memory(json!({"memory": "1Mi"}), "InvalidInputs: Minimum memory limit allowed is 6MB")]
 #[tokio::test]
 #[ignore = "needs an engine"]

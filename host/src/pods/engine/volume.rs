@@ -31,7 +31,7 @@ impl Volume {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.0.is_dir() => return Some(Ok(None)),
             Err(_) => return None,
         };
-        let size = file.metadata().ok().filter(fs::Metadata::is_file)?.len();
+        let size = file.metadata().ok()?.len();
         if size > limit {
             return Some(Err(Error::TooLarge(Excess { size, limit })));
         }
@@ -42,16 +42,62 @@ impl Volume {
     }
 }
 
-/// Opens a file below a directory, without following links or waiting for a FIFO's writer.
+/// Opens a regular file below a directory, without following links.
 #[cfg(target_os = "linux")]
 fn open(dir: &Path, path: &str) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    Ok(openat2(File::open(dir)?, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?.into())
+    use std::os::fd::AsRawFd;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let found: File = openat2(File::open(dir)?, path, flags, Mode::empty(), resolve)?.into();
+    // Only now is it opened, and only if it is a file. To open a device can do things to the machine, and a container of
+    // root can make any.
+    if !found.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }
 
 /// On other systems, engines run in virtual machines: there is no volume to find.
 #[cfg(not(target_os = "linux"))]
 fn open(_: &Path, _: &str) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, FileType, Mode, inotify, mknodat};
+    use std::mem::MaybeUninit;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_is_not_a_file_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "content").unwrap();
+        symlink("file", dir.path().join("link")).unwrap();
+        symlink("/etc", dir.path().join("etc")).unwrap();
+        let fifo = dir.path().join("fifo");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let events = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&events, &fifo, inotify::WatchFlags::OPEN).unwrap();
+
+        let volume = Volume(dir.path().to_owned());
+        assert_eq!(volume.read("file", 7), Some(Ok(Some(b"content".to_vec()))));
+        assert_eq!(volume.read("nothing", 7), Some(Ok(None)));
+        for path in ["fifo", "link", "etc/passwd", "..", ".", "../file"] {
+            assert_eq!(volume.read(path, 7), None, "{path}");
+        }
+        let mut buffer = [MaybeUninit::uninit(); 512];
+        let event = inotify::Reader::new(events, &mut buffer).next().map(|event| event.events());
+        assert_eq!(event, Err(rustix::io::Errno::WOULDBLOCK), "the FIFO was opened");
+    }
+
+    #[test]
+    fn a_sparse_file_is_too_large_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        File::create(dir.path().join("file")).unwrap().set_len(1 << 40).unwrap();
+        let read = Volume(dir.path().to_owned()).read("file", 8);
+        assert_eq!(read, Some(Err(Error::TooLarge(Excess { size: 1 << 40, limit: 8 }))));
+    }
 }
