@@ -25,8 +25,7 @@ fn spec() -> PodSpec {
 
 /// One that allows nothing beyond the plain call.
 fn policy(change: impl FnOnce(&mut Policy)) -> Policy {
-    let mut policy = Policy::default();
-    policy.env = false;
+    let mut policy = Policy { env: false, ..Policy::default() };
     change(&mut policy);
     policy
 }

@@ -26,6 +26,7 @@ use calls::{Calls, Ended, Found};
 use futures::future::BoxFuture;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,6 +98,12 @@ struct Service {
 
 /// The answer of `/readyz`: a status and a JSON text.
 type Checked = (StatusCode, String);
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
 
 impl Server {
     /// Binds to an address. With a `token`, requests below `/v1` need it as `Authorization: Bearer`. Without one, the

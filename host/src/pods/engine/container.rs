@@ -20,22 +20,22 @@ pub(super) fn body(inner: &Inner, spec: &PodSpec, image: &str, resources: Option
     let words = |words: &[String]| if words.is_empty() { Value::Null } else { json!(words) };
     // Of two variables of one name, a pod's container sees the last and an engine's the first.
     let env: BTreeMap<&str, &str> = spec.env.iter().map(|(name, value)| (&**name, &**value)).collect();
-    let mut host = json!({
-        // An anonymous volume: it is removed with the container, and starts empty whatever the image has there.
-        "Mounts": [{"Type": "volume", "Target": spec.output_dir, "VolumeOptions": {"NoCopy": true}}],
-    });
+    let mut host = Map::new();
+    let mut set = |name: &str, value: Value| host.insert(name.into(), value);
+    // An anonymous volume: it is removed with the container, and starts empty whatever the image has there.
+    set("Mounts", json!([{"Type": "volume", "Target": spec.output_dir, "VolumeOptions": {"NoCopy": true}}]));
     if let Some(resources) = resources {
         let memory = number(resources.memory);
-        host["Memory"] = json!(memory);
+        set("Memory", json!(memory));
         // Memory and swap together: equal to the memory, so that there is no swap.
-        host["MemorySwap"] = json!(memory);
-        host["NanoCpus"] = json!(number(resources.nano_cpus.max(LEAST_NANO_CPUS)));
-        host["PidsLimit"] = json!(MOST_PROCESSES);
+        set("MemorySwap", json!(memory));
+        set("NanoCpus", json!(number(resources.nano_cpus.max(LEAST_NANO_CPUS))));
+        set("PidsLimit", json!(MOST_PROCESSES));
     }
     // Of the other drivers, some have limits of their own and some do not write to this machine's disk.
     if inner.logging_driver == "json-file" {
         let (files, size) = LOG_FILES;
-        host["LogConfig"] = json!({"Type": "json-file", "Config": {"max-file": files, "max-size": size}});
+        set("LogConfig", json!({"Type": "json-file", "Config": {"max-file": files, "max-size": size}}));
     }
     json!({
         "Image": image,
