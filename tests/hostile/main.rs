@@ -176,6 +176,6 @@ async fn a_pod_can_be_deleted_twice_while_its_log_is_read() {
 fn a_component_with_more_than_its_share_is_refused(#[case] more: &str, #[case] what: &str) {
     let text = include_str!("plugin.wat").replacen("(table", &format!("{more} (table"), 1);
     let text = text.replace("@START@", "").replace("@REALLOC@", "").replace("@CALL@", NONE.call);
-    let error = runtime(Limits::default()).load(&component_of(&text)).err().expect("it has too many");
+    let error = runtime(Limits::default()).load(&component_of(&text)).expect_err("it has too many");
     assert!(matches!(error, LoadError::Invalid(_)) && error.to_string().contains(what), "{error}");
 }
