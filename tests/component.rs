@@ -429,13 +429,13 @@ async fn a_pod_lives_no_longer_than_the_policy_allows() {
     let runner = runner(pods.clone(), policy).await;
     let inputs = [json!({"image": "a"}), json!({"image": "a", "timeout": "1m"})];
     let [unlimited, limited] = inputs.map(|inputs| inputs.to_string());
-    let document = Document::parse(&runner.call(runner.ctx(), "k8s", "run", &unlimited).await.text());
+    let document = Document::parse(runner.call(runner.ctx(), "k8s", "run", &unlimited).await.text());
     assert_eq!(
         document.error(),
         "Timeout: the pod was ended after 10m, the longest that this host's policy allows (max-timeout); shorten its work, or raise the \
          limit"
     );
-    let document = Document::parse(&runner.call(runner.ctx(), "k8s", "run", &limited).await.text());
+    let document = Document::parse(runner.call(runner.ctx(), "k8s", "run", &limited).await.text());
     assert!(document.error().starts_with("Timeout: the container ran longer than 1m"), "{document:?}");
     let lifetimes: Vec<u64> = pods.created().iter().map(|spec| spec.lifetime_ms).collect();
     assert_eq!(lifetimes, [600_000, (60 + 120 + 300) * 1000]);
@@ -450,7 +450,7 @@ async fn a_call_waits_for_its_turn_and_its_start_timeout_does_not_run_meanwhile(
     let runner = runner(pods.clone(), policy).await;
     let call = |namespace| {
         let (runner, inputs) = (runner.clone(), json!({"image": "a", "namespace": namespace}).to_string());
-        async move { Document::parse(&runner.call(runner.ctx(), "k8s", "run", &inputs).await.text()) }
+        async move { Document::parse(runner.call(runner.ctx(), "k8s", "run", &inputs).await.text()) }
     };
     let most = async {
         tokio::time::sleep(Duration::from_secs(300)).await;
@@ -473,7 +473,7 @@ async fn a_plugin_that_fails_has_a_document_that_says_so() {
         ("k8s", "rum", "UnknownHandler: the app k8s has no handler \"rum\""),
         ("k9s", "run", "UnknownHandler: this host has no app \"k9s\"; it has k8s"),
     ] {
-        let document = Document::parse(&runner.call(runner.ctx(), app, handler, r#"{"image": "a"}"#).await.text());
+        let document = Document::parse(runner.call(runner.ctx(), app, handler, r#"{"image": "a"}"#).await.text());
         assert!(document.error().starts_with(error), "{document:?}");
     }
 }
@@ -499,7 +499,7 @@ fn the_component_imports_pods_and_clocks_and_nothing_else() {
 #[test]
 fn a_component_that_imports_more_is_refused() {
     let wat = r#"(component (import "wasi:filesystem/types@0.2.0" (instance)) (import "wasi:clocks/wall-clock@0.2.9" (instance)))"#;
-    let error = runtime(Limits::default()).load(&wat::parse_str(wat).unwrap()).err().expect("it wants files");
+    let error = runtime(Limits::default()).load(&wat::parse_str(wat).unwrap()).expect_err("it wants files");
     assert!(matches!(error, LoadError::NotGranted(_)));
     assert_eq!(
         error.to_string(),
@@ -515,7 +515,7 @@ fn a_component_that_imports_more_is_refused() {
 #[case::cut_off(EMBEDDED[..EMBEDDED.len() / 2].to_vec(), "the plugin is not a WebAssembly component: ")]
 #[case::another_component(wat::parse_str("(component)").unwrap(), "the plugin was built against another version of hiphops:k8s than this host: ")]
 fn a_file_that_is_not_a_plugin_is_refused(#[case] bytes: Vec<u8>, #[case] error: &str) {
-    let message = Plugin::load(&bytes).err().expect("it is not a plugin").to_string();
+    let message = Plugin::load(&bytes).expect_err("it is not a plugin").to_string();
     assert!(message.starts_with(error), "{message}");
 }
 

@@ -277,8 +277,8 @@ async fn a_server_answers_the_calls_of_each_app() {
     options.runners = watch::channel(Runner::new(both, pods.clone(), Policy::default())).1;
     let server = Server::bind(([127, 0, 0, 1], 0).into(), None, options).await.unwrap();
     let server = Running::of(server, pods, Duration::ZERO);
-    let (of_k8s, of_echo) =
-        tokio::join!(server.post(RUN, &[], &inputs(20, 0)), server.post("/v1/call/echo/say", &[], "{}"));
+    let run = inputs(20, 0);
+    let (of_k8s, of_echo) = tokio::join!(server.post(RUN, &[], &run), server.post("/v1/call/echo/say", &[], "{}"));
     assert_eq!(Document::parse(&of_k8s.body).json(), &json!({"a": 1.10}));
     assert_eq!((of_echo.status, &*of_echo.body), (200, DOCUMENT));
     assert_eq!(server.pods.created().len(), 1);

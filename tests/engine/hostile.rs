@@ -75,7 +75,7 @@ async fn a_version_that_does_not_end_is_no_engine() {
     let fake = Fake::start(|request| {
         (request == "GET /version").then(|| Answer::Endless(br#"{"Version": ""#.to_vec(), vec![b'x'; CHUNK]))
     });
-    let error = fake.connect().await.err().expect("it is not an engine").to_string();
+    let error = fake.connect().await.expect_err("it is not an engine").to_string();
     assert!(error.contains("more than 8388608 bytes"), "{error}");
     assert!(fake.sent() < 8388608 + ENOUGH, "{}", fake.sent());
 }
@@ -210,7 +210,7 @@ async fn containers_that_nobody_can_list_are_left() {
 async fn an_answer_in_drops_is_an_error_after_the_time_for_answers() {
     let fake = Fake::start(|request| (request == "GET /version").then_some(Answer::Drip(Duration::from_millis(100))));
     let start = Instant::now();
-    let error = fake.connect().await.err().expect("it is not an engine").to_string();
+    let error = fake.connect().await.expect_err("it is not an engine").to_string();
     assert!(error.contains("no answer within 5 s"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
