@@ -283,7 +283,7 @@ async fn somebody_elses_pod_of_the_same_name_is_left_alone() {
     let identity = Identity { outlives_call: true, ..Identity::random() };
     let other = Identity { name: identity.name.clone(), ..Identity::random() };
     let mut pod = cluster.pods.create(spec(&cluster), identity).await.unwrap();
-    let error = cluster.pods.create(spec(&cluster), other).await.expect_err("the name is taken");
+    let Err(error) = cluster.pods.create(spec(&cluster), other).await else { panic!("the name is taken") };
     assert!(matches!(&error, Error::Other(why) if why.contains("is in the way")), "{error:?}");
     cluster.pods.drained().await;
     assert!(cluster.the_pod().await.metadata.deletion_timestamp.is_none());
