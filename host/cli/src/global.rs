@@ -24,7 +24,7 @@ pub(crate) struct Global {
     /// Plugin file [default: the plugin in this program]
     #[arg(long, global = true, value_name = "FILE", env = "HOPS_PLUGIN", hide_env = true)]
     pub(crate) plugin: Option<PathBuf>,
-    /// Kubeconfig file [default: KUBECONFIG, ~/.kube/config, service account]
+    /// Kubeconfig [default: KUBECONFIG, ~/.kube/config, service account]
     #[arg(long, global = true, value_name = "FILE", env = "HOPS_KUBECONFIG", hide_env = true)]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Context in the kubeconfig [default: its current one]
