@@ -40,3 +40,9 @@ pub(crate) fn load(component: &[u8], limits: Limits) -> Result<Plugin, LoadError
     }
     .load(component)
 }
+
+/// The app and handler for a call that names none.
+pub(crate) fn first_handler(plugins: &Plugins) -> Result<(String, String), CommandError> {
+    let first = plugins.handlers().next().map(|(app, handler)| (app.to_owned(), handler.name.clone()));
+    first.ok_or_else(|| CommandError::usage("the plugin has no handlers"))
+}

@@ -2,7 +2,6 @@
 
 mod lines;
 
-use super::run::first_handler;
 use crate::backend::{self, Local};
 use crate::exit::{CommandError, Status};
 use crate::files::policy;
@@ -54,7 +53,7 @@ pub(crate) async fn run(
     let lines = Lines::open(path)?;
     let (results, done) = Results::open(arguments.out.as_deref(), arguments.resume)?;
     let plugins = plugins::plugins(global, arguments.concurrency).await?;
-    let handler = first_handler(&plugins)?;
+    let handler = plugins::first_handler(&plugins)?;
     let mut interrupt = Interrupt::listen()?;
     let pods = backend::open(global, local, network).await?;
 

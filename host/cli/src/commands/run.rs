@@ -158,7 +158,7 @@ fn read_text(path: &Path) -> Result<String, CommandError> {
 /// The apps and handlers of the calls. A file that contains inputs alone names none, and gets the first that there is.
 fn handlers(plugins: &Plugins, file: &Path, calls: &[Call]) -> Result<Vec<(String, String)>, CommandError> {
     let find = |call: &Call| {
-        let Some((app, handler)) = &call.app_handler else { return first_handler(plugins) };
+        let Some((app, handler)) = &call.app_handler else { return plugins::first_handler(plugins) };
         if plugins.has(app, handler) {
             return Ok((app.clone(), handler.clone()));
         }
@@ -171,12 +171,6 @@ fn handlers(plugins: &Plugins, file: &Path, calls: &[Call]) -> Result<Vec<(Strin
         )))
     };
     calls.iter().map(find).collect()
-}
-
-/// The app and handler for a call that names none.
-pub(crate) fn first_handler(plugins: &Plugins) -> Result<(String, String), CommandError> {
-    let first = plugins.handlers().next().map(|(app, handler)| (app.to_owned(), handler.name.clone()));
-    first.ok_or_else(|| CommandError::usage("the plugin has no handlers"))
 }
 
 fn defect(file: &Path, call: &Call, error: &CallError) -> CommandError {
