@@ -1,6 +1,6 @@
-//! Where calls run.
+//! The backend that calls run on, and its remedies.
 
-use crate::exit::{CommandError, Status};
+use crate::exit::CommandError;
 use crate::global::Global;
 use crate::interrupt::Interrupt;
 use clap::ValueEnum;
@@ -11,7 +11,7 @@ use hops_k8s::pods::kube::{ConnectError, KubePods};
 use hops_k8s::pods::process::{ProcessOptions, ProcessPods};
 use std::sync::Arc;
 
-/// Where calls run that need no cluster.
+/// The backends that need no cluster.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Local {
     #[value(hide = true)]
@@ -20,7 +20,7 @@ pub(crate) enum Local {
     Process,
 }
 
-/// Opens the backend that calls run on, and says which it is where `--local` leaves the choice.
+/// Opens the backend. Prints which it is if `--local` leaves the choice open.
 pub(crate) async fn open(global: &Global, local: Option<Local>) -> Result<Arc<dyn Pods>, CommandError> {
     match local {
         None => {
@@ -50,7 +50,8 @@ async fn engine() -> Result<EnginePods, EngineError> {
 #[cfg(target_os = "linux")]
 async fn process(global: &Global) -> Result<Arc<dyn Pods>, CommandError> {
     global.note(
-        "the image is not used: calls run as processes with this machine's own programs, safe from accidents alone",
+        "the image is not used: calls run as processes with this machine's own programs; this protects from accidents, \
+         not from hostile code",
     );
     Ok(Arc::new(ProcessPods::new(ProcessOptions::default())))
 }
@@ -68,7 +69,7 @@ pub(crate) fn no_cluster(error: ConnectError) -> CommandError {
 }
 
 /// The sentence of an error, and what to do about it.
-pub(super) fn with_remedy(error: &ConnectError) -> String {
+pub(crate) fn with_remedy(error: &ConnectError) -> String {
     let remedy = match error {
         ConnectError::Kubeconfig { .. } => "give another with --kubeconfig, or another context with --context",
         ConnectError::ServiceAccount(_) => "mount its token, or give a kubeconfig file with --kubeconfig",
@@ -77,13 +78,12 @@ pub(super) fn with_remedy(error: &ConnectError) -> String {
     format!("{error}; {remedy}")
 }
 
-/// Waits until no pod is left. A second interrupt ends the wait.
+/// Waits until no pod is left. Another interrupt ends the wait.
 pub(crate) async fn close(pods: &dyn Pods, interrupt: &mut Interrupt) -> Result<(), CommandError> {
     tokio::select! {
         () = pods.drained() => Ok(()),
         () = interrupt.next() => {
-            let message = "interrupted again: a pod may be left; its own deadline will end it".into();
-            Err(CommandError { status: Status::Interrupted, message })
+            Err(CommandError::interrupted("interrupted again: a pod may be left; its own deadline will end it"))
         }
     }
 }

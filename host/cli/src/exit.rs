@@ -1,9 +1,9 @@
-//! What the process ends with.
+//! How the process ends.
 
 use hops_k8s::plugin::{LoadError, RegisterError};
 use std::fmt;
 
-/// What the process ends with, beside success.
+/// The exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Status {
     Completed = 0,
@@ -24,6 +24,14 @@ pub(crate) struct CommandError {
 impl CommandError {
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
         CommandError { status: Status::Usage, message: message.to_string() }
+    }
+
+    pub(crate) fn errored(message: impl fmt::Display) -> Self {
+        CommandError { status: Status::Errored, message: message.to_string() }
+    }
+
+    pub(crate) fn interrupted(message: impl fmt::Display) -> Self {
+        CommandError { status: Status::Interrupted, message: message.to_string() }
     }
 
     pub(crate) fn unavailable(message: impl fmt::Display) -> Self {

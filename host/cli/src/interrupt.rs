@@ -1,4 +1,4 @@
-//! Ctrl-C, and what service managers send instead.
+//! Ctrl-C, and the signals of service managers.
 
 use crate::exit::CommandError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,12 +10,12 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// From now on the signals end nothing by themselves.
+    /// From now on these signals do not end the process by themselves.
     pub(crate) fn listen() -> Result<Self, CommandError> {
         Ok(Interrupt { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
-    /// From now on this signal, by which services are told to read their files again, does not end the process.
+    /// SIGHUP, on which services read their files again. From now on it does not end the process.
     pub(crate) fn hangups() -> Result<Signal, CommandError> {
         listen(SignalKind::hangup())
     }
@@ -24,7 +24,7 @@ impl Interrupt {
         self.next_is_terminate().await;
     }
 
-    /// Whether the next is that of a service manager, for which ending is no failure.
+    /// Waits for the next. Whether it is SIGTERM, after which the exit status of a service is 0.
     pub(crate) async fn next_is_terminate(&mut self) -> bool {
         tokio::select! {
             _ = self.interrupt.recv() => false,

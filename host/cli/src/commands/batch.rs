@@ -1,4 +1,4 @@
-//! `hops run --batch`: a call for each line of a file, results as they end.
+//! `hops run --batch`: a call for each line of a file. Each result is written when its call ends.
 
 mod lines;
 
@@ -8,9 +8,10 @@ use crate::exit::{CommandError, Status};
 use crate::files::policy;
 use crate::global::Global;
 use crate::interrupt::Interrupt;
-use crate::output::document::Document;
+use crate::output::document;
 use crate::output::progress;
 use crate::plugins;
+use hops_k8s::document::CallResult;
 use hops_k8s::runner::Runner;
 use indicatif::ProgressBar;
 use lines::{Done, Line, Lines, Results};
@@ -18,21 +19,21 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// What to run, when it is many.
+/// Many calls.
 #[derive(clap::Args)]
 #[group(id = "many")]
 #[command(next_help_heading = "Batch options")]
 pub(crate) struct Arguments {
-    /// Run a call for each line: the inputs of k8s_run, and an id if it has one
+    /// Run a call for each line: the inputs of k8s_run, and an id if you like
     #[arg(long, value_name = "FILE")]
     batch: Option<PathBuf>,
     /// How many run at a time
     #[arg(long, value_name = "N", default_value = "10", requires = "batch", value_parser = concurrency)]
     concurrency: usize,
-    /// Where results go, a line each [default: standard output]
+    /// Write results to this file, a line each [default: standard output]
     #[arg(long, value_name = "FILE", requires = "batch")]
     out: Option<PathBuf>,
-    /// Leave out what the --out file has a result for
+    /// Skip calls that have a result in the --out file
     #[arg(long, requires = "out")]
     resume: bool,
 }
@@ -59,7 +60,7 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments, local: Option<Lo
     let mut running = JoinSet::new();
     let ended = tokio::select! {
         ended = batch.run(&mut running, arguments.concurrency) => ended,
-        () = interrupt.next() => Err(CommandError { status: Status::Interrupted, message: "interrupted".into() }),
+        () = interrupt.next() => Err(CommandError::interrupted("interrupted")),
     };
     running.shutdown().await;
     batch.bar.finish_and_clear();
@@ -78,7 +79,7 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments, local: Option<Lo
     }
 }
 
-/// The calls of a batch on their way from lines to results.
+/// A batch that runs: lines in, results out.
 struct Batch {
     lines: Lines,
     results: Results,
@@ -92,12 +93,12 @@ struct Batch {
     skipped: u64,
 }
 
-/// The id of a call and its result document.
-type Ended = (String, String);
+/// The id of a call, and its result.
+type Ended = (String, CallResult);
 
 impl Batch {
-    /// Keeps so many calls running until there are no more lines, or until something is wrong that the next calls would
-    /// meet too. Dropping it loses no result: a line is written when its call has ended, and not before.
+    /// Keeps this many calls running until there are no more lines, or until something fails that would fail for the next
+    /// calls too. Dropping the future loses no result: each is written before the next call is waited for.
     async fn run(&mut self, running: &mut JoinSet<Ended>, concurrency: usize) -> Result<(), CommandError> {
         loop {
             while running.len() < concurrency {
@@ -108,22 +109,19 @@ impl Batch {
                     continue;
                 }
                 let (runner, (app, handler)) = (self.runner.clone(), self.handler.clone());
-                running
-                    .spawn(async move { (id, runner.call(runner.ctx(), &app, &handler, &inputs).await.into_text()) });
+                running.spawn(async move { (id, runner.call(runner.ctx(), &app, &handler, &inputs).await) });
             }
             self.bar.set_message(format!("{} errored, {} running", self.errored, running.len()));
             let Some(ended) = running.join_next().await else { return Ok(()) };
-            let (id, text) = ended.map_err(|error| CommandError::usage(format!("a call was broken off: {error}")))?;
-            let document = Document::parse(&text)?;
-            if document.status() == Status::Unavailable {
-                // Not a result of this call but the state of the cluster.
-                return Err(CommandError::unavailable(document.error()));
+            let (id, result) = ended.map_err(|error| CommandError::errored(format!("a call was aborted: {error}")))?;
+            let status = document::status(&result);
+            if status == Status::Unavailable {
+                // This is the state of the cluster, not the result of the call.
+                return Err(CommandError::unavailable(result.document().hops.error.unwrap_or_default()));
             }
-            self.results.write(&id, &text).map_err(|error| CommandError {
-                status: Status::Errored,
-                message: format!("cannot write the results: {error}"),
-            })?;
-            *if document.status() == Status::Completed { &mut self.completed } else { &mut self.errored } += 1;
+            let unwritable = |error| CommandError::errored(format!("cannot write the results: {error}"));
+            self.results.write(&id, result.text()).map_err(unwritable)?;
+            *if status == Status::Completed { &mut self.completed } else { &mut self.errored } += 1;
             self.bar.inc(1);
         }
     }
@@ -131,7 +129,7 @@ impl Batch {
     fn summary(&self, time: Duration) -> String {
         let Batch { completed, errored, skipped, .. } = self;
         let (done, all) = (completed + errored, self.lines.total() - skipped);
-        let more = if *skipped > 0 { format!(", {skipped} had a result before") } else { String::new() };
+        let more = if *skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
         let seconds = time.as_secs_f64();
         format!("{done} of {all} calls done in {seconds:.1} s: {completed} completed, {errored} errored{more}")
     }

@@ -7,7 +7,7 @@ use crate::files::call_file::{self, Call, Variables};
 use crate::files::policy;
 use crate::global::Global;
 use crate::interrupt::Interrupt;
-use crate::output::document::{self, Document, Output};
+use crate::output::document::{self, Output};
 use crate::output::progress;
 use crate::plugins;
 use futures::future::join_all;
@@ -25,16 +25,16 @@ pub(crate) struct Arguments {
     /// A .hops file with calls, or a .json file with the inputs of k8s_run
     #[arg(required_unless_present = "batch", conflicts_with = "batch")]
     file: Option<PathBuf>,
-    /// Run one call of the file; without it all, and print an object by their names
+    /// Run this call [default: all; prints an object by their names]
     #[arg(long, value_name = "NAME", conflicts_with = "batch")]
     call: Option<String>,
-    /// Set a variable, a string, for the file's expressions
+    /// Set a variable of the file's expressions to a string
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable, conflicts_with = "batch")]
     set: Vec<(String, String)>,
-    /// A JSON file that the expressions know as event
+    /// JSON file that is the variable event
     #[arg(long, value_name = "FILE", conflicts_with = "batch")]
     event: Option<PathBuf>,
-    /// Print the document, or what the result file held [default: json]
+    /// Print the result document, or the result file alone [default: json]
     #[arg(short, long, value_name = "json|body", default_value = "json", hide_possible_values = true)]
     #[arg(hide_default_value = true, conflicts_with = "batch")]
     output: Output,
@@ -55,7 +55,9 @@ fn variable(text: &str) -> Result<(String, String), String> {
     match hcl::Identifier::new(name) {
         Ok(_) if name == "event" => Err("the variable event is given with --event FILE.json".into()),
         Ok(_) => Ok((name.into(), value.into())),
-        Err(_) => Err(format!("{name:?} is no name of a variable: letters, digits, _ and -, no digit first")),
+        Err(_) => {
+            Err(format!("{name:?} cannot be the name of a variable; use letters, digits, _ and -, and no digit first"))
+        }
     }
 }
 
@@ -75,18 +77,18 @@ async fn run_file(global: &Global, arguments: &Arguments, file: &Path) -> Result
     let plugins = plugins::plugins(global, calls.len()).await?;
     let handlers = handlers(&plugins, file, &calls)?;
 
-    let mut is_any_good = false;
+    let mut is_any_valid = false;
     for (call, (app, handler)) in calls.iter().zip(&handlers) {
         let Some(plugin) = plugins.get(app) else { continue };
         let problems = plugin.check(handler, &call.inputs).await.map_err(|error| defect(file, call, &error))?;
-        is_any_good |= problems.is_empty();
+        is_any_valid |= problems.is_empty();
         for problem in &problems {
-            eprintln!("hops: {}:{}: {}", file.display(), call.place(&problem.path), problem.message);
+            eprintln!("hops: {}:{}: {}", file.display(), call.position(&problem.path), problem.message);
         }
     }
-    // Without a good call there will be no pod; the results say so.
+    // Without a good call no pod will be created, and the results say why.
     let pods =
-        if is_any_good { backend::open(global, arguments.local).await? } else { Arc::new(NoPods) as Arc<dyn Pods> };
+        if is_any_valid { backend::open(global, arguments.local).await? } else { Arc::new(NoPods) as Arc<dyn Pods> };
 
     let mut interrupt = Interrupt::listen()?;
     let spinners = MultiProgress::new();
@@ -105,22 +107,21 @@ async fn run_file(global: &Global, arguments: &Arguments, file: &Path) -> Result
         () = interrupt.next() => None,
     };
     let closed = backend::close(&**runner.pods(), &mut interrupt).await;
-    // The calls have dropped their ends of the channels, so this ends when all is shown.
+    // The calls have dropped their ends of the channels, so this ends when everything is shown.
     join_all(shown).await;
     closed?;
     let Some(results) = results else {
         let what = if calls.len() > 1 { "pods are" } else { "pod is" };
-        return Err(CommandError { status: Status::Interrupted, message: format!("interrupted; the {what} deleted") });
+        return Err(CommandError::interrupted(format!("interrupted; the {what} deleted")));
     };
 
-    let documents = calls.iter().zip(&results).map(|(call, called)| Ok((&*call.name, Document::parse(called.text())?)));
-    let documents: Vec<_> = documents.collect::<Result<_, CommandError>>()?;
-    // A reader that has seen enough, such as `head`, is no error.
-    let _ = document::print(&documents, arguments.output);
-    Ok(documents.iter().map(|(_, document)| document.status()).max().unwrap_or(Status::Completed))
+    let results: Vec<_> = calls.iter().map(|call| &*call.name).zip(results).collect();
+    // A reader that has seen enough, such as `head`, is not an error.
+    let _ = document::print(&results, arguments.output);
+    Ok(results.iter().map(|(_, result)| document::status(result)).max().unwrap_or(Status::Completed))
 }
 
-/// The calls in a file that are asked for.
+/// The calls in a file, or the one that `--call` names.
 fn read(file: &Path, arguments: &Arguments) -> Result<Vec<Call>, CommandError> {
     let mut variables: Variables =
         arguments.set.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
@@ -138,7 +139,7 @@ fn read(file: &Path, arguments: &Arguments) -> Result<Vec<Call>, CommandError> {
     let chosen: Vec<Call> = calls.into_iter().filter(|call| call.name == *name).collect();
     if chosen.is_empty() {
         let known = names.join(", ");
-        return Err(CommandError::usage(format!("{} has no call {name:?}; its calls are {known}", file.display())));
+        return Err(CommandError::usage(format!("{} has no call {name:?}; choose one of {known}", file.display())));
     }
     Ok(chosen)
 }
@@ -148,7 +149,7 @@ fn read_text(path: &Path) -> Result<String, CommandError> {
         .map_err(|error| CommandError::usage(format!("cannot read {}: {error}", path.display())))
 }
 
-/// The apps and handlers that the calls name; in a file that holds inputs alone, the first that there is.
+/// The apps and handlers of the calls. A file that contains inputs alone names none, and gets the first that there is.
 fn handlers(plugins: &Plugins, file: &Path, calls: &[Call]) -> Result<Vec<(String, String)>, CommandError> {
     let find = |call: &Call| {
         let Some((app, handler)) = &call.app_handler else { return first_handler(plugins) };
@@ -159,19 +160,19 @@ fn handlers(plugins: &Plugins, file: &Path, calls: &[Call]) -> Result<Vec<(Strin
         Err(CommandError::usage(format!(
             "{}:{}: there is no call {app}_{handler}; known are {}",
             file.display(),
-            call.place(&[]),
+            call.position(&[]),
             known.collect::<Vec<_>>().join(", ")
         )))
     };
     calls.iter().map(find).collect()
 }
 
-/// The app and handler of a call that names none.
+/// The app and handler for a call that names none.
 pub(crate) fn first_handler(plugins: &Plugins) -> Result<(String, String), CommandError> {
     let first = plugins.handlers().next().map(|(app, handler)| (app.to_owned(), handler.name.clone()));
     first.ok_or_else(|| CommandError::usage("the plugin has no handlers"))
 }
 
 fn defect(file: &Path, call: &Call, error: &CallError) -> CommandError {
-    CommandError { status: Status::Errored, message: format!("{}:{}: {error}", file.display(), call.place(&[])) }
+    CommandError::errored(format!("{}:{}: {error}", file.display(), call.position(&[])))
 }

@@ -1,4 +1,4 @@
-//! The key file: which account of hops this is, and where its queue is.
+//! The key file: the account of hops, its password and the host of its queue.
 
 use super::config::in_home;
 use base64::Engine;
@@ -14,22 +14,22 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What a key file holds. It has no `Debug`: the password belongs in no message.
+/// The content of a key file. It has no `Debug`, because the password must not be in messages.
 pub(crate) struct Key {
     pub account: String,
     pub password: String,
     pub domain: String,
-    /// Where it is.
+    /// The file.
     pub path: PathBuf,
     /// Whether other users of this machine can read it.
     pub is_open: bool,
 }
 
 impl Key {
-    /// Reads the file that is named, else the one in the home directory; none if that does not exist.
+    /// Reads the file that is named, or else the one in the home directory; `None` if that does not exist.
     ///
     /// # Errors
-    /// A sentence that ends with what to do, after a semicolon, and tells nothing of the content.
+    /// A sentence that ends with what to do, after a semicolon, and shows nothing of the content.
     pub(crate) fn load(named: Option<&Path>) -> Result<Option<Self>, String> {
         let Some(path) = named.map(Path::to_owned).or_else(|| in_home("hiphops.key")) else { return Ok(None) };
         let read = || io::Result::Ok((std::fs::read(&path)?, std::fs::metadata(&path)?.permissions().mode()));
@@ -80,7 +80,7 @@ mod tests {
     #[case::plain(|text: String| text)]
     #[case::wrapped(|text: String| format!("\n {}\r\n{}\n", &text[..20], &text[20..]))]
     #[case::without_padding(|text: String| text.trim_end_matches('=').to_owned())]
-    fn a_key_is_what_it_encodes(#[case] write: fn(String) -> String) {
+    fn a_key_is_read_however_it_is_written(#[case] write: fn(String) -> String) {
         let json = r#"{"account_id":"a1","password":"p@/w","nats_domain":"nats.example.com","more":1}"#;
         let [account, password, domain] = parse(write(BASE64.encode(json)).as_bytes()).unwrap();
         assert_eq!([&*account, &password, &domain], ["a1", "p@/w", "nats.example.com"]);
@@ -97,7 +97,7 @@ mod tests {
     #[case::empty_field(&BASE64.encode(r#"{"account_id":"","password":"secret","nats_domain":"d"}"#), "its account_id is empty")]
     #[case::number(&BASE64.encode(r#"{"account_id":"a","password":5,"nats_domain":"d"}"#), "its password is not a string")]
     #[case::domain(&BASE64.encode(r#"{"account_id":"a","password":"secret","nats_domain":"d/e"}"#), "its nats_domain is not the name of a host")]
-    fn what_is_wrong_is_said_without_the_content(#[case] text: &str, #[case] expected: &str) {
+    fn an_error_does_not_show_the_content(#[case] text: &str, #[case] expected: &str) {
         let error = parse(text.as_bytes()).unwrap_err();
         assert_eq!(error, expected);
         assert!(!error.contains("secret"));
@@ -114,7 +114,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_encoded_is_read(account in any::<String>(), password in any::<String>(), domain in "[a-z0-9.:-]{1,99}") {
+        fn a_key_is_read_back_unchanged(account in any::<String>(), password in any::<String>(), domain in "[a-z0-9.:-]{1,99}") {
             let json = serde_json::json!({"account_id": account, "password": password, "nats_domain": domain});
             match parse(BASE64.encode(json.to_string()).as_bytes()) {
                 Ok(read) => prop_assert_eq!(read, [account, password, domain]),

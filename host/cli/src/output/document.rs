@@ -1,8 +1,9 @@
-//! The result document of a call, as the command prints it.
+//! Result documents, as the command prints them.
 
-use crate::exit::{CommandError, Status};
+use crate::exit::Status;
 use clap::ValueEnum;
-use serde::{Deserialize, Serialize, Serializer};
+use hops_k8s::document::CallResult;
+use serde::Serializer;
 use serde_json::value::RawValue;
 use std::io::{self, Write};
 
@@ -14,63 +15,32 @@ pub(crate) enum Output {
     Body,
 }
 
-/// A result document. The file's JSON stays the text that it is.
-#[derive(Deserialize, Serialize)]
-pub(crate) struct Document<'a> {
-    #[serde(borrow)]
-    hops: Hops<'a>,
-    errored: bool,
-    completed: bool,
-    done: bool,
-    body: String,
-    #[serde(borrow)]
-    json: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Hops<'a> {
-    started_at: &'a str,
-    finished_at: &'a str,
-    error: Option<String>,
-}
-
-impl<'a> Document<'a> {
-    pub(crate) fn parse(text: &'a str) -> Result<Self, CommandError> {
-        serde_json::from_str(text)
-            .map_err(|error| CommandError::usage(format!("the plugin's result is no result document: {error}")))
-    }
-
-    /// The error, empty if there is none.
-    pub(crate) fn error(&self) -> &str {
-        self.hops.error.as_deref().unwrap_or_default()
-    }
-
-    /// What the process ends with.
-    pub(crate) fn status(&self) -> Status {
-        match self.error() {
-            "" => Status::Completed,
-            error if error.starts_with("ClusterUnavailable:") => Status::Unavailable,
-            _ => Status::Errored,
-        }
+/// The exit status of a process that ends after this result.
+pub(crate) fn status(result: &CallResult) -> Status {
+    match result.outcome() {
+        "Completed" => Status::Completed,
+        "ClusterUnavailable" => Status::Unavailable,
+        _ => Status::Errored,
     }
 }
 
-/// Prints results: one as it is, several as an object by their calls' names. An error goes to standard error where the
-/// output has no place for it.
-pub(crate) fn print(documents: &[(&str, Document)], output: Output) -> io::Result<()> {
+/// Prints one result as it is, several as an object by the names of their calls. With `-o body`, an error goes to standard
+/// error.
+pub(crate) fn print(results: &[(&str, CallResult)], output: Output) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    match (documents, output) {
-        ([(_, document)], Output::Body) => {
+    match (results, output) {
+        ([(_, result)], Output::Body) => {
+            let document = result.document();
             stdout.write_all(document.json.map_or(&*document.body, RawValue::get).as_bytes())?;
             if let Some(error) = &document.hops.error {
                 eprintln!("hops: {error}");
             }
             return stdout.flush();
         }
-        ([(_, document)], Output::Json) => serde_json::to_writer_pretty(&mut stdout, document)?,
+        ([(_, result)], Output::Json) => serde_json::to_writer_pretty(&mut stdout, &result.document())?,
         _ => {
             let mut serializer = serde_json::Serializer::pretty(&mut stdout);
-            serializer.collect_map(documents.iter().map(|(name, document)| (name, document)))?;
+            serializer.collect_map(results.iter().map(|(name, result)| (name, result.document())))?;
         }
     }
     stdout.write_all(b"\n")?;
@@ -82,11 +52,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_json_stays_as_it_was_written() {
+    fn the_json_of_the_file_is_printed_unchanged() {
         let text = r#"{"hops":{"started_at":"a","finished_at":"b","error":null},"errored":false,"completed":true,"done":true,"body":"","json":{"b": 1.10,"a":12345678901234567890}}"#;
-        let Ok(document) = Document::parse(text) else { panic!("this is a document") };
-        let printed = serde_json::to_string_pretty(&document).unwrap();
+        let result = CallResult::parse(text).unwrap();
+        let printed = serde_json::to_string_pretty(&result.document()).unwrap();
         assert!(printed.contains(r#""json": {"b": 1.10,"a":12345678901234567890}"#), "{printed}");
-        assert!(document.status() == Status::Completed);
+        assert_eq!(status(&result), Status::Completed);
     }
 }
