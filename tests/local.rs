@@ -161,7 +161,7 @@ fn several_calls_run_together_and_give_an_object_by_their_names() {
 }
 
 #[rstest]
-#[case::no_such_call(&["--call", "helo", "--set", "who=a", "--event", "event.json", "three.hops"], "hops: three.hops has no call \"helo\"; its calls are \"hello\", \"k8s_run1\", \"fails\"\n")]
+#[case::no_such_call(&["--call", "helo", "--set", "who=a", "--event", "event.json", "three.hops"], "hops: three.hops has no call \"helo\"; choose one of \"hello\", \"k8s_run1\", \"fails\"\n")]
 #[case::body_of_many(&["-o", "body", "--set", "who=a", "--event", "event.json", "three.hops"], "hops: -o body prints one result; choose one with --call NAME\n")]
 #[case::undefined(
     &["three.hops"],
@@ -176,7 +176,7 @@ fn what_cannot_be_run_is_an_error_that_says_what_to_do(#[case] arguments: &[&str
 }
 
 #[rstest]
-#[case::no_name(&["--set", "=a", "a.hops"], "is no name of a variable")]
+#[case::no_name(&["--set", "=a", "a.hops"], "cannot be the name of a variable")]
 #[case::event(&["--set", "event=a", "a.hops"], "--event FILE.json")]
 #[case::no_value(&["--set", "a", "a.hops"], "expected NAME=VALUE")]
 #[case::batch_and_file(&["--batch", "a.jsonl", "a.hops"], "cannot be used with")]
@@ -273,7 +273,7 @@ fn a_batch_that_is_killed_goes_on_with_resume_and_gives_each_result_once() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         if signal == "INT" {
             assert_eq!(output.status.code(), Some(130));
-            assert!(stderr.ends_with("had a result before; go on with --resume\n"), "{stderr}");
+            assert!(stderr.ends_with(" skipped; go on with --resume\n"), "{stderr}");
         }
         assert!(done() < 300);
     }
@@ -281,7 +281,7 @@ fn a_batch_that_is_killed_goes_on_with_resume_and_gives_each_result_once() {
     fs::write(&out, fs::read_to_string(&out).unwrap() + "{\"id\":\"call 9").unwrap();
     let (status, _, stderr) = run(dir.path(), &arguments);
     assert_eq!(status, Some(2));
-    assert_eq!(stderr, "hops: out.jsonl is not empty; go on with --resume, or name another file\n");
+    assert_eq!(stderr, "hops: out.jsonl is not empty; go on with --resume, or name another file with --out\n");
     let (status, stdout, stderr) = run(dir.path(), &[&arguments[..], &["--resume"]].concat());
     assert_eq!((status, &*stdout), (Some(0), ""), "{stderr}");
     check_results(&out, &expected);

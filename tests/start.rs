@@ -1,4 +1,4 @@
-//! `hops start`, its configuration and its key file, without a cluster: an API server that only tells its version.
+//! `hops start`, its configuration and its key file, with an API server that answers nothing but its version.
 
 use hops_k8s::plugin::EMBEDDED;
 use hops_k8s_tests::client::send;
@@ -87,7 +87,7 @@ fn flags_beat_the_environment_and_that_beats_the_file(
 #[case::configured_key_file("keyfile: bad.key", &["start", "worker"], ".hops/bad.key cannot be used: it is not base64; get it from hops again\n")]
 #[case::address("", &["start", "worker", "--nats-url", "nats://h:4222"], "the queue's address names no account; ")]
 #[case::token_file("k8s: {serve: false}", &["start", "server", "--token-file", "no"], "the token file no cannot be read: ")]
-fn what_is_wrong_before_the_start_ends_with_2(#[case] config: &str, #[case] arguments: &[&str], #[case] why: &str) {
+fn an_error_before_the_start_ends_with_2(#[case] config: &str, #[case] arguments: &[&str], #[case] why: &str) {
     let dir = home(&[(".hops/config.yaml", config), (".hops/bad.key", "s!cret"), ("a.json", "{}")]);
     let (status, stderr) = run(command(dir.path(), arguments));
     assert!(stderr.contains(why) && stderr.starts_with("hops: "), "{stderr}");
@@ -96,7 +96,7 @@ fn what_is_wrong_before_the_start_ends_with_2(#[case] config: &str, #[case] argu
 }
 
 #[test]
-fn what_reads_no_configuration_does_not_mind_a_wrong_one() {
+fn a_command_that_needs_no_configuration_ignores_a_wrong_one() {
     let dir = home(&[(".hops/config.yaml", "gerbil: 1")]);
     assert_eq!(run(command(dir.path(), &["completions", "bash"])), (0, String::new()));
 }
@@ -109,7 +109,7 @@ struct Creations {
     are_held: Arc<AtomicBool>,
 }
 
-/// An API server that tells its version, and knows nothing else.
+/// An API server that answers nothing but its version.
 fn api_server(creations: Creations) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -263,7 +263,7 @@ impl Drop for Service {
 #[case("TERM", 0)]
 #[case("INT", 130)]
 #[tokio::test]
-async fn the_server_says_what_it_serves_and_ends_when_told_to(#[case] signal: &str, #[case] status: i32) {
+async fn the_server_logs_what_it_serves_and_ends_on_a_signal(#[case] signal: &str, #[case] status: i32) {
     let mut queue = Server::start(1024 * 1024);
     let _installation = Installation::start(&queue).await;
     let dir = home_with_cluster();
@@ -308,7 +308,7 @@ async fn the_server_says_what_it_serves_and_ends_when_told_to(#[case] signal: &s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hangup_has_policy_and_plugin_read_again_and_loses_no_call() {
+async fn on_sighup_policy_and_plugin_are_read_again_and_no_call_is_lost() {
     let creations = Creations::default();
     creations.are_held.store(true, Ordering::SeqCst);
     let dir = home_with(api_server(creations.clone()));

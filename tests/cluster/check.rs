@@ -78,7 +78,7 @@ async fn the_rules_of_one_namespace_are_enough() {
 #[case("pods/portforward", "create")]
 #[tokio::test]
 #[ignore = "needs a cluster"]
-async fn a_missing_rule_is_named_and_the_printed_role_mends_it(#[case] resource: &str, #[case] verb: &str) {
+async fn a_missing_rule_is_named_and_the_printed_role_grants_it(#[case] resource: &str, #[case] verb: &str) {
     let cluster = Cluster::start(Route::PortForward).await;
     let kubeconfig = account(&cluster, all_rules_but(Some((resource, verb)))).await;
     let (status, lines) = check(&cluster.namespace, Some(&kubeconfig));
@@ -86,7 +86,7 @@ async fn a_missing_rule_is_named_and_the_printed_role_mends_it(#[case] resource:
     assert_eq!((status, with_state(&lines, "missing")), (Some(1), vec![&*name]), "{lines:#?}");
 
     let line = lines.iter().find(|line| line["check"] == *name).unwrap();
-    let (role, binding) = line["mend"].as_str().unwrap().split_once("---\n").unwrap();
+    let (role, binding) = line["fix"].as_str().unwrap().split_once("---\n").unwrap();
     let (role, binding): (Value, Value) =
         (serde_saphyr::from_str(role).unwrap(), serde_saphyr::from_str(binding).unwrap());
     assert_eq!((&role["kind"], &binding["kind"]), (&json!("Role"), &json!("RoleBinding")));

@@ -1,4 +1,4 @@
-//! The command line: its commands and their help, and the way from there to what is run.
+//! The command line: the commands, their help, and how each is started.
 
 use crate::commands::{check, inspect, package, run, start};
 use crate::exit::{CommandError, Status};
@@ -34,10 +34,10 @@ enum Command {
     /// Serve a hops installation
     #[command(subcommand)]
     Start(StartCommand),
-    /// Check what calls need of the cluster, and say how to mend what is missing
+    /// Check what calls need of the cluster, and say how to fix what is missing
     #[command(after_help = CHECK_STATUS)]
     Check(check::Arguments),
-    /// Look at plugins
+    /// Inspect plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Print completions for a shell
@@ -52,13 +52,13 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   hops run hello.hops                        on the cluster of your kubeconfig
   hops run --local hello.hops                without a cluster
-  hops run -o body --set tag=1.2 build.hops  with a variable; print the result alone
+  hops run -o body --set tag=1.2 build.hops  with a variable; prints the result file
   hops run --batch in.jsonl --out out.jsonl  a call for each line";
 
 const CHECK_STATUS: &str = "\
-Checks the kubeconfig, the cluster, each right that calls need, and a pod: one is
-run from the result server's image, read from and deleted. Where rights are
-missing, the Role that grants them is printed.
+Checks the kubeconfig, the cluster, each right that calls need, and a pod: it runs
+one from the result server's image, reads from it and deletes it. If rights are
+missing, it prints the Role that grants them.
 
 Exit status:
   0    calls will work
@@ -90,16 +90,15 @@ Endpoints:
   GET  /healthz          200 while the process lives
   GET  /readyz           200 while queue and cluster answer, else 503
   GET  /metrics          for Prometheus
-  POST /v1/call/k8s/run  inputs as JSON in, result document out; with the header
-                         Prefer: respond-async it answers at once with a Location
+  POST /v1/call/k8s/run  takes inputs as JSON, answers with the result document; with the
+                         header Prefer: respond-async it answers at once with a Location
   GET  /v1/call/ID       the result of such a call, for an hour
 
-HOPS_TOKEN or --token-file sets the token that requests below /v1 then have to
-carry: Authorization: Bearer TOKEN. On other addresses than this machine's own,
-there has to be one.
+HOPS_TOKEN or --token-file sets a token. Requests below /v1 then need the header
+Authorization: Bearer TOKEN. An address that other machines reach needs a token.
 
-The first SIGTERM or SIGINT lets calls end, the second ends at once. SIGHUP has the
-policy and the plugin read again, for the calls that begin afterwards.";
+After the first SIGTERM or SIGINT, calls may end; the second ends the process at
+once. On SIGHUP, the policy and the plugin are read again for later calls.";
 
 #[derive(Subcommand)]
 enum PluginCommand {
@@ -111,7 +110,7 @@ enum PluginCommand {
 pub(crate) fn main() -> ExitCode {
     let mut cli = Cli::parse();
     let config = match cli.command {
-        // These need neither the configuration nor what it could say wrongly.
+        // These need no configuration, so an error in it does not concern them.
         Command::Plugin(_) | Command::Completions(_) | Command::Man => Config::default(),
         _ => match cli.global.complete() {
             Ok(config) => config,
@@ -122,7 +121,7 @@ pub(crate) fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("hops: the system gives no threads: {error}");
+            eprintln!("hops: cannot start threads: {error}");
             return ExitCode::from(Status::Usage as u8);
         }
     };
@@ -140,7 +139,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Man => package::man(Cli::command()).map(|()| Status::Completed).map_err(CommandError::usage),
         }
     });
-    // What is left, such as a log that nobody reads, is not worth waiting for.
+    // Tasks that are left, such as a log that nobody reads, are not waited for.
     runtime.shutdown_background();
     match ended {
         Ok(status) => ExitCode::from(status as u8),
@@ -172,7 +171,7 @@ mod tests {
     #[case::flags("", &["--port-forward", "--debug"], (true, true))]
     #[case::flags_beat_the_file("port-forward: true\ndebug: true", &["--port-forward=false", "--debug=no"], (false, false))]
     #[case::flags_beat_the_later_layout("k8s: {portforward: false}", &["--port-forward"], (true, false))]
-    fn a_switch_can_be_turned_either_way(#[case] text: &str, #[case] flags: &[&str], #[case] expected: (bool, bool)) {
+    fn a_switch_can_be_set_either_way(#[case] text: &str, #[case] flags: &[&str], #[case] expected: (bool, bool)) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.yaml");
         fs::write(&path, text).unwrap();

@@ -1,4 +1,4 @@
-//! What all commands share: the global options, with the configuration behind them.
+//! The global options, and the configuration that fills in what they leave out.
 
 use crate::exit::CommandError;
 use crate::files::config::Config;
@@ -8,7 +8,7 @@ use hops_k8s::pods::kube::KubeOptions;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where the cluster is, and how much to tell. What neither flags nor environment say is taken from the configuration.
+/// The options that all commands have. The configuration fills in what neither flags nor environment say.
 #[derive(Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
@@ -18,10 +18,10 @@ pub(crate) struct Global {
     /// Key file of the hops account [default: ~/.hops/hiphops.key]
     #[arg(long, global = true, value_name = "FILE", env = "HOPS_KEYFILE", hide_env = true)]
     pub(crate) keyfile: Option<PathBuf>,
-    /// Policy: what calls may ask for
+    /// Policy file: what calls may ask for
     #[arg(long, global = true, value_name = "FILE", env = "HOPS_POLICY", hide_env = true)]
     pub(crate) policy: Option<PathBuf>,
-    /// Plugin [default: the one in this program]
+    /// Plugin file [default: the plugin in this program]
     #[arg(long, global = true, value_name = "FILE", env = "HOPS_PLUGIN", hide_env = true)]
     pub(crate) plugin: Option<PathBuf>,
     /// Kubeconfig [default: KUBECONFIG, ~/.kube/config, service account]
@@ -30,7 +30,7 @@ pub(crate) struct Global {
     /// Context in the kubeconfig [default: its current one]
     #[arg(long, global = true, value_name = "NAME", env = "HOPS_CONTEXT", hide_env = true)]
     pub(crate) context: Option<String>,
-    /// Reach pods through the API server, also from inside the cluster
+    /// Read from pods through the API server, even inside the cluster
     #[arg(
         long,
         global = true,
@@ -44,10 +44,10 @@ pub(crate) struct Global {
         hide_possible_values = true,
     )]
     pub(crate) port_forward: Option<bool>,
-    /// Print results and errors only: no progress, no warnings
+    /// Print only results and errors: no progress, no warnings
     #[arg(short, long, global = true, env = "HOPS_QUIET", hide_env = true)]
     pub(crate) quiet: bool,
-    /// Tell on standard error what happens
+    /// Log details to standard error
     #[arg(
         long,
         global = true,
@@ -64,7 +64,7 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    /// Fills in what the configuration says and nothing else has said, and returns the configuration.
+    /// Fills in from the configuration what neither flags nor environment say, and returns the configuration.
     pub(crate) fn complete(&mut self) -> Result<Config, CommandError> {
         let config = Config::load(self.config.as_deref())?;
         self.kubeconfig = self.kubeconfig.take().or_else(|| config.kubeconfig.clone());
@@ -84,7 +84,7 @@ impl Global {
         options
     }
 
-    /// Prints a note on standard error, unless the command is to be quiet.
+    /// Prints a note on standard error, unless `--quiet` is given.
     pub(crate) fn note(&self, what: impl fmt::Display) {
         if !self.quiet {
             eprintln!("hops: {what}");

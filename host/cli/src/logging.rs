@@ -4,7 +4,7 @@ use crate::global::Global;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// Starts the log: warnings, or nothing when quiet, or everything for debugging. A service logs more, and in JSON unless
+/// Starts the log: warnings, nothing with `--quiet`, everything with `--debug`. A service logs more, and in JSON unless
 /// standard error is a terminal.
 pub(crate) fn start(global: &Global, is_service: bool) {
     let debug = global.debug.unwrap_or_default() && !global.quiet;
@@ -28,7 +28,7 @@ pub(crate) fn start(global: &Global, is_service: bool) {
     }
 }
 
-/// Whether to write there in colours.
+/// Whether to write to this stream in colours.
 pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The plugin that is asked for, for this many calls at a time.
+/// The plugin that the options name, for this many calls at a time.
 pub(crate) async fn plugins(global: &Global, calls: usize) -> Result<Plugins, CommandError> {
     plugins_of(global, &component(global.plugin.as_deref())?, calls).await
 }
@@ -20,7 +20,7 @@ pub(crate) fn component(path: Option<&Path>) -> Result<Cow<'static, [u8]>, Comma
     std::fs::read(path).map(Cow::Owned).map_err(unreadable)
 }
 
-/// A plugin, compiled at the first run and taken from the cache afterwards.
+/// The plugins of this component, for this many calls at a time.
 pub(crate) async fn plugins_of(global: &Global, component: &[u8], calls: usize) -> Result<Plugins, CommandError> {
     let mut limits = Limits::default();
     limits.calls = u32::try_from(calls).unwrap_or(u32::MAX);
@@ -31,7 +31,7 @@ pub(crate) async fn plugins_of(global: &Global, component: &[u8], calls: usize) 
     Plugins::new([Arc::new(plugin)]).await.map_err(CommandError::from)
 }
 
-/// Loads a component. It is compiled once, and then taken from the user's cache.
+/// Loads a component. It is compiled once, and later taken from the user's cache.
 pub(crate) fn load(component: &[u8], limits: Limits) -> Result<Plugin, LoadError> {
     let runtime = Runtime::new(limits)?;
     match etcetera::choose_base_strategy() {

@@ -1,4 +1,4 @@
-//! What a service runs calls with, read again from its files while it runs.
+//! Reads the policy and the plugin again while a service runs.
 
 use crate::exit::CommandError;
 use crate::files::policy;
@@ -15,23 +15,23 @@ pub(crate) struct Reload {
 }
 
 impl Reload {
-    /// For a runner whose plugin was made of this component, for this many calls at a time.
+    /// For a runner whose plugin is this component, with this many calls at a time.
     pub(crate) fn new(runner: Runner, component: Cow<'static, [u8]>, calls: usize) -> Self {
         Reload { runners: watch::channel(runner).0, component, calls }
     }
 
-    /// The runner, as it is at any time.
+    /// The current runner, at any time.
     pub(crate) fn runners(&self) -> watch::Receiver<Runner> {
         self.runners.subscribe()
     }
 
-    /// Reads policy and plugin again, for the calls that begin from now on. Where one of them cannot be used, both stay.
+    /// Reads policy and plugin again, for later calls. If one of them cannot be used, both stay as they were.
     pub(crate) async fn reload(&mut self, global: &Global) {
         match self.read(global).await {
             Ok(runner) => {
                 let plugins = runner.plugins();
                 let plugin = plugins.apps().find_map(|app| plugins.get(app)).map(|plugin| &*plugin.inspection().sha256);
-                // Before the log says so.
+                // This comes first, so that it is done when the log says so.
                 self.runners.send_replace(runner.clone());
                 tracing::info!(policy = %runner.policy(), plugin, "policy and plugin read");
             }
@@ -45,7 +45,7 @@ impl Reload {
         let policy = policy::load(global.policy.as_deref())?;
         let component = component(global.plugin.as_deref())?;
         let runner = self.runners.borrow().clone();
-        // Each runtime reserves address space for all calls, so there is one for each plugin and not for each signal.
+        // Each runtime reserves address space for all calls, so the same plugin keeps its runtime.
         let plugins = if component == self.component {
             runner.plugins().clone()
         } else {

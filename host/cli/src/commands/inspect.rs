@@ -1,4 +1,4 @@
-//! `hops plugin inspect`: what a plugin is.
+//! `hops plugin inspect`: what a plugin is and can do.
 
 use crate::exit::{CommandError, Status};
 use crate::global::Global;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// What to look at.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The plugin's component [default: the one in this program]
+    /// Plugin file [default: the plugin in this program]
     file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -62,7 +62,7 @@ pub(crate) async fn inspect(global: &Global, arguments: &Arguments) -> Result<St
         }
         text
     };
-    // A reader that has seen enough, such as `head`, is no error.
+    // A reader that has seen enough, such as `head`, is not an error.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(Status::Completed)
 }

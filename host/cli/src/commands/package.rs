@@ -1,4 +1,4 @@
-//! `hops completions` and `hops man`: what packages install beside the command.
+//! `hops completions` and `hops man`: files that packages install beside the command.
 
 use clap::Command;
 use clap_complete::Shell;
@@ -8,7 +8,7 @@ use std::io::{self, Write};
 /// Which shell.
 #[derive(clap::Args)]
 pub(crate) struct Completions {
-    /// The shell that will read it
+    /// The shell that reads them
     shell: Shell,
 }
 
@@ -35,6 +35,6 @@ fn page(command: &Command, pages: &mut Vec<u8>) -> io::Result<()> {
 }
 
 fn print(text: &[u8]) {
-    // A reader that has seen enough, such as `head`, is no error.
+    // A reader that has seen enough, such as `head`, is not an error.
     let _ = io::stdout().write_all(text);
 }

@@ -94,7 +94,8 @@ pub(crate) fn parse(file: &Path, text: &str, variables: &Variables) -> Result<Ve
         }
         Some("json") => json::call(text).map(|call| vec![call]).map_err(|problem| vec![error(problem)]),
         _ => {
-            let message = "the file's name does not say what it contains: use .hops for calls, .json for the inputs of one";
+            let message =
+                "the file's name does not say what it contains: use .hops for calls, .json for the inputs of one";
             Err(vec![error((Position::default(), message.into()))])
         }
     }

@@ -1,4 +1,4 @@
-//! The configuration file: what need not be said at each start.
+//! The configuration file: options that need not be given at each start.
 
 use super::yaml;
 use crate::exit::CommandError;
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The configuration file, in its documented layout; [`Block`] is what later releases of hops write instead.
+/// The configuration file in its documented layout. [`Block`] is the layout of later releases of hops.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct Config {
@@ -45,7 +45,7 @@ struct Block {
 }
 
 impl Config {
-    /// Reads the file that is named, else the one in the home directory if there is one.
+    /// Reads the file that is named, or else the one in the home directory if there is one.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, CommandError> {
         let path = match (named, in_home("config.yaml")) {
             (Some(path), _) => path.to_owned(),
@@ -76,12 +76,12 @@ impl Config {
     }
 }
 
-/// A file in the folder that hops keeps in the home directory.
+/// A file in the folder of hops in the home directory.
 pub(crate) fn in_home(name: &str) -> Option<PathBuf> {
     std::env::home_dir().map(|home| home.join(".hops").join(name))
 }
 
-/// A path in the file: relative to the file's folder, so that it means the same wherever hops is started.
+/// Resolves a path in the file. It is relative to the file's folder, so it does not depend on where hops is started.
 fn resolve(config: &Path, path: &Path) -> PathBuf {
     match (path.strip_prefix("~"), std::env::home_dir()) {
         (Ok(rest), Some(home)) => home.join(rest),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_layout() {
+    fn the_documented_layout_is_read() {
         let config = parse(
             "port-forward: true\nkubeconfig: /k/config\nkeyfile: key\npolicy: p.yaml\nplugin: p.wasm\ndebug: true\ndrain: 1m 5s\nmax-wait: 1h\nconcurrency: 7\n\
              address: '[::1]:80'",
@@ -129,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_of_later_releases() {
+    fn the_layout_of_later_releases_is_read() {
         let config = parse("k8s:\n  serve: false\n  portforward: true\n  kubeconfig: /k/config\n").unwrap();
         assert_eq!((config.port_forward, config.serve), (Some(true), Some(false)));
         assert_eq!(config.kubeconfig.unwrap(), Path::new("/k/config"));
     }
 
     #[rstest]
-    fn a_file_without_keys_is_no_error(#[values("", "# nothing\n", "{}", "k8s:\n", "kubeconfig:\n")] text: &str) {
+    fn a_file_without_keys_is_not_an_error(#[values("", "# nothing\n", "{}", "k8s:\n", "kubeconfig:\n")] text: &str) {
         let config = parse(text).unwrap();
         assert!(config.kubeconfig.is_none() && config.port_forward.is_none());
     }
@@ -153,7 +153,7 @@ mod tests {
     #[case("address: here", "1:10: ")]
     #[case("debug: true\ndebug: true", "2:1: ")]
     #[case("a: [", "1:")]
-    fn what_is_wrong_has_a_place(#[case] text: &str, #[case] expected: &str) {
+    fn an_error_has_a_position(#[case] text: &str, #[case] expected: &str) {
         let error = parse(text).unwrap_err();
         assert!(error.starts_with(&format!("/etc/hops/config.yaml:{expected}")), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
@@ -205,7 +205,7 @@ mod tests {
     #[case::lists("- ")]
     #[case::keys("? ")]
     #[case::aliases_of_aliases("a: &a [*a, *a]\n")]
-    fn deep_nesting_is_an_error_and_no_crash(#[case] open: &str) {
+    fn deep_nesting_is_an_error_and_not_a_crash(#[case] open: &str) {
         parse(&open.repeat(100_000)).unwrap_err();
     }
 }

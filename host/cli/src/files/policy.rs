@@ -1,4 +1,4 @@
-//! The policy file: what whoever runs this host lets calls do.
+//! The policy file: what calls on this host may ask for.
 
 use super::yaml;
 use crate::exit::CommandError;
@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
-/// The file. It allows nothing that it does not name, and has no null: a key without a value is a slip.
+/// The file. It allows nothing that it does not name. A key without a value is a mistake, so there is no null.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct File {
@@ -43,7 +43,7 @@ enum Allowed {
     NodeSelector,
 }
 
-/// The policy in a file; without one, the default.
+/// The policy in a file; the default policy without one.
 pub(crate) fn load(path: Option<&Path>) -> Result<Policy, CommandError> {
     let Some(path) = path else { return Ok(Policy::default()) };
     let text = std::fs::read_to_string(path).map_err(|error| {
@@ -58,10 +58,10 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Policy, CommandError> {
 fn parse(path: &Path, text: &str) -> Result<Policy, String> {
     let file: File = yaml::parse(path, text)?;
     let most = Policy::default();
-    // What the plugin and the queue are made for is the most there can be.
+    // The default is the most that the plugin and the queue can handle.
     let bytes = |key: &str, asked: Option<Quantity>, most: u64| match asked {
         Some(asked) if asked.bytes() > most => {
-            Err(format!("{}: {key} is {asked}, and can be {most} at most; lower it", path.display()))
+            Err(format!("{}: {key} is {asked}, and may be {most} at most; lower it", path.display()))
         }
         Some(asked) => Ok(asked.bytes()),
         None => Ok(most),
@@ -125,7 +125,7 @@ mod tests {
          calls in a namespace ≤ 5, inputs ≤ 1048576 bytes, result ≤ 1000 bytes, env allowed, service-account allowed, \
          image-pull-secrets allowed, node-selector allowed"
     )]
-    fn what_a_file_says_holds(#[case] text: &str, #[case] expected: &str) {
+    fn a_policy_is_what_its_file_says(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(parsed(text).unwrap(), expected);
     }
 
@@ -146,14 +146,14 @@ mod tests {
     #[case("max-timeout: 10ms", "1:1: expected a duration of at least a second, such as 1h, found ")]
     #[case("max-calls: 0", "1:1: expected a number of calls from 1 on, found ")]
     #[case("max-calls: 1\nmax-calls: 2", "2:1: ")]
-    #[case("max-result-bytes: 9Mi", " max-result-bytes is 9Mi, and can be 8388608 at most; lower it")]
-    fn what_is_wrong_has_a_place(#[case] text: &str, #[case] expected: &str) {
+    #[case("max-result-bytes: 9Mi", " max-result-bytes is 9Mi, and may be 8388608 at most; lower it")]
+    fn an_error_has_a_position(#[case] text: &str, #[case] expected: &str) {
         let error = parsed(text).unwrap_err();
         assert!(error.starts_with(&format!("/p.yaml:{expected}")), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
 
-    /// Lines of which most are right.
+    /// Lines, most of them right.
     fn any_yaml() -> impl Strategy<Value = String> {
         let keys = ["namespaces", "images", "require-digest", "max-cpu", "max-timeout", "max-calls", "allow", "allow "];
         let values = ["[team-*, ci]", "['[a', '**']", "true", "1.5", "512Mi", "90m", "20", "[env]", "~", "&a [*a]", ""];

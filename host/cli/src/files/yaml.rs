@@ -1,4 +1,4 @@
-//! Files in YAML: strictly read, and what is wrong in them said with its place.
+//! Files in YAML. They are read strictly, and errors have a position.
 
 use serde::de::{DeserializeOwned, Error as _, Unexpected};
 use serde::{Deserialize, Deserializer};
@@ -6,7 +6,7 @@ use serde_saphyr::Error;
 use std::path::Path;
 use std::time::Duration;
 
-/// The content of a file. One without any key holds null, and means the defaults.
+/// The content of a file. A file without any key contains null, which means the defaults.
 pub(crate) fn parse<T: Default + DeserializeOwned>(path: &Path, text: &str) -> Result<T, String> {
     let content: Option<T> = serde_saphyr::from_str(text).map_err(|error| explain(path, &error))?;
     Ok(content.unwrap_or_default())
@@ -14,28 +14,28 @@ pub(crate) fn parse<T: Default + DeserializeOwned>(path: &Path, text: &str) -> R
 
 fn explain(path: &Path, error: &Error) -> String {
     let error = error.without_snippet();
-    let place = match error.location() {
+    let position = match error.location() {
         Some(location) => format!("{}:{}:{}", path.display(), location.line(), location.column()),
         None => path.display().to_string(),
     };
     match error {
         Error::SerdeUnknownField { field, expected, .. } => match nearest(field, expected) {
-            Some(near) => format!("{place}: unknown key {field:?}, did you mean {near:?}?"),
-            None => format!("{place}: unknown key {field:?}; known are {}", expected.join(", ")),
+            Some(near) => format!("{position}: unknown key {field:?}, did you mean {near:?}?"),
+            None => format!("{position}: unknown key {field:?}; known are {}", expected.join(", ")),
         },
         Error::SerdeUnknownVariant { variant, expected, .. } => match nearest(variant, expected) {
-            Some(near) => format!("{place}: unknown value {variant:?}, did you mean {near:?}?"),
-            None => format!("{place}: unknown value {variant:?}; known are {}", expected.join(", ")),
+            Some(near) => format!("{position}: unknown value {variant:?}, did you mean {near:?}?"),
+            None => format!("{position}: unknown value {variant:?}; known are {}", expected.join(", ")),
         },
         Error::SerdeInvalidType { unexpected, expected, .. } => {
-            format!("{place}: expected {expected}, found {unexpected}")
+            format!("{position}: expected {expected}, found {unexpected}")
         }
         Error::SerdeInvalidValue { unexpected, expected, .. } => {
-            format!("{place}: expected {expected}, found {unexpected}")
+            format!("{position}: expected {expected}, found {unexpected}")
         }
         error => {
             let said = error.to_string();
-            format!("{place}: {}", said.lines().next().unwrap_or_default())
+            format!("{position}: {}", said.lines().next().unwrap_or_default())
         }
     }
 }
@@ -45,7 +45,7 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     known.iter().copied().min_by_key(distance).filter(|near| distance(near) <= (near.len() / 3).max(1))
 }
 
-/// A value that stands there as a text.
+/// A value that is written as a text.
 pub(crate) fn text<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     parse: impl FnOnce(&str) -> Option<T>,

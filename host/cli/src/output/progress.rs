@@ -1,4 +1,4 @@
-//! What a person sees on standard error while calls run.
+//! Progress on standard error while calls run.
 
 use hops_k8s::event::Event;
 use hops_k8s::pods::{ContainerState, PodStatus};
@@ -8,7 +8,7 @@ use std::io::Write;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// A spinner with a pod's state; nothing when quiet, or unless standard error is a terminal.
+/// A spinner with the state of a pod. It is hidden with `--quiet`, and unless standard error is a terminal.
 pub(crate) fn spinner(quiet: bool) -> ProgressBar {
     if quiet {
         return ProgressBar::hidden();
@@ -21,7 +21,7 @@ pub(crate) fn spinner(quiet: bool) -> ProgressBar {
     spinner
 }
 
-/// A bar over many calls; nothing when quiet, or unless standard error is a terminal.
+/// A bar for many calls. It is hidden with `--quiet`, and unless standard error is a terminal.
 pub(crate) fn bar(quiet: bool, total: u64) -> ProgressBar {
     if quiet {
         return ProgressBar::hidden();
@@ -39,7 +39,7 @@ pub(crate) fn bar(quiet: bool, total: u64) -> ProgressBar {
     bar
 }
 
-/// Shows the events of a call until it ends, after its label. The log is written whether there is a terminal or not.
+/// Shows the events of a call until it ends, each after the label. The log is written with or without a terminal.
 pub(crate) async fn show(spinner: ProgressBar, label: String, mut events: UnboundedReceiver<Event>) {
     spinner.set_prefix(label.clone());
     spinner.set_message("creating the pod");
@@ -62,11 +62,11 @@ pub(crate) async fn show(spinner: ProgressBar, label: String, mut events: Unboun
     spinner.finish_and_clear();
 }
 
-/// A container's log on standard error. With nobody to read it, it is of no use, and the call goes on.
+/// A container's log on standard error. If it cannot be written, the call goes on without it.
 struct Log {
-    /// What each line begins with.
+    /// The beginning of each line.
     label: String,
-    /// The line that is not whole yet.
+    /// The line that has not ended yet.
     line: Vec<u8>,
 }
 
@@ -94,10 +94,12 @@ impl Log {
 
 fn state(status: &PodStatus) -> String {
     if status.deleted {
-        return "deleted by somebody else".into();
+        return "being deleted by somebody else".into();
     }
     match (&status.main, &status.unschedulable) {
-        (ContainerState::Waiting(_), Some(_)) if status.waits_for_room => "waiting for room beside other calls".into(),
+        (ContainerState::Waiting(_), Some(_)) if status.waits_for_room => {
+            "waiting for room that other calls take up".into()
+        }
         (ContainerState::Waiting(_), Some(words)) => format!("waiting for a node: {words}"),
         (ContainerState::Waiting(cause), None) => match &*cause.reason {
             "" => "scheduling".into(),

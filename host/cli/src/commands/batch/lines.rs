@@ -1,4 +1,4 @@
-//! The files of a batch: inputs in, results out, a line each.
+//! The files of a batch: a line of inputs for each call, and a line for each result.
 
 use crate::exit::CommandError;
 use serde::Deserialize;
@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 
 /// A call of a batch.
 pub(super) struct Line {
-    /// The JSON text of its `id`, else its line's number.
+    /// The JSON text of its `id`. Without one, the number of its line.
     pub id: String,
     has_own_id: bool,
-    /// The JSON text of its inputs; whatever else stands in the line is for the plugin to judge.
+    /// The JSON text of its inputs, or whatever else is in the line. The plugin checks it.
     pub inputs: String,
 }
 
-/// The lines of a file. Empty ones do not count as calls.
+/// The lines of a file. Empty lines are not calls.
 pub(super) struct Lines {
     path: PathBuf,
     reader: BufReader<File>,
@@ -28,12 +28,12 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Opens a file and looks it through, so that what is wrong with it shows before anything runs.
+    /// Opens a file and reads it once, so that errors in it are found before anything runs.
     pub(super) fn open(path: &Path) -> Result<Self, CommandError> {
         let unreadable = |error: io::Error| CommandError::usage(format!("cannot read {}: {error}", path.display()));
         let mut file = File::open(path).map_err(unreadable)?;
         if !file.metadata().map_err(unreadable)?.is_file() {
-            // A pipe can be read only once.
+            // A pipe can be read only once, and this file is read twice.
             let mut copy = tempfile::tempfile().map_err(unreadable)?;
             io::copy(&mut file, &mut copy).map_err(unreadable)?;
             copy.rewind().map_err(unreadable)?;
@@ -44,11 +44,13 @@ impl Lines {
         while let Some(line) = lines.next()? {
             lines.total += 1;
             if line.has_own_id && !ids.insert(line.id.clone()) {
-                return Err(lines.problem(format!("another line has the id {} too; make them differ", line.id)));
+                return Err(
+                    lines.problem(format!("another line has the id {} too; give each an id of its own", line.id))
+                );
             }
         }
         if !ids.is_empty() && ids.len() as u64 != lines.total {
-            let what = "some lines have an id of their own and some do not, so that two could be the same";
+            let what = "some lines have an id and some do not, so two ids could be the same";
             return Err(CommandError::usage(format!("{}: {what}; give one to all or to none", path.display())));
         }
         lines.reader.rewind().map_err(unreadable)?;
@@ -56,7 +58,7 @@ impl Lines {
         Ok(lines)
     }
 
-    /// How many calls there are in all.
+    /// The number of calls.
     pub(super) fn total(&self) -> u64 {
         self.total
     }
@@ -104,11 +106,11 @@ pub(super) enum Results {
     File(File),
 }
 
-/// The ids of calls that have a result.
+/// The ids of the calls that have a result.
 pub(super) type Done = HashSet<String>;
 
 impl Results {
-    /// Opens the file for results. To `resume`, it may have some, and those are given too.
+    /// Opens the file for results. With `resume`, it may contain results, whose ids are returned too.
     pub(super) fn open(path: Option<&Path>, resume: bool) -> Result<(Self, Done), CommandError> {
         let Some(path) = path else { return Ok((Results::Stdout, Done::new())) };
         let unusable = |error: io::Error| CommandError::usage(format!("cannot use {}: {error}", path.display()));
@@ -117,7 +119,7 @@ impl Results {
             if file.metadata().map_err(unusable)?.len() > 0 {
                 let path = path.display();
                 return Err(CommandError::usage(format!(
-                    "{path} is not empty; go on with --resume, or name another file"
+                    "{path} is not empty; go on with --resume, or name another file with --out"
                 )));
             }
             return Ok((Results::File(file), Done::new()));
@@ -129,7 +131,7 @@ impl Results {
         for number in 1.. {
             text.clear();
             let read = reader.read_line(&mut text).map_err(unusable)?;
-            // A line that was cut off in the middle of writing is no result.
+            // A line that was cut off while it was written is not a result.
             if !text.ends_with('\n') {
                 break;
             }
@@ -137,7 +139,7 @@ impl Results {
             let Ok(WithId { id }) = serde_json::from_str(&text) else {
                 let path = path.display();
                 return Err(CommandError::usage(format!(
-                    "{path}:{number}: this is no result of a batch; name another file"
+                    "{path}:{number}: this is not the result of a batch; name another file with --out"
                 )));
             };
             done.insert(id.get().into());
@@ -146,11 +148,11 @@ impl Results {
         Ok((Results::File(file), done))
     }
 
-    /// Writes the result document of a call in one line, at once.
+    /// Writes the result document of a call as one line, in one write.
     pub(super) fn write(&mut self, id: &str, document: &str) -> io::Result<()> {
         let fields = document.strip_prefix('{').unwrap_or(document);
         let mut line = format!("{{\"id\":{id},{fields}\n").into_bytes();
-        // The file's own JSON may have line breaks; between tokens they are as good as spaces.
+        // The JSON of a result file may have line breaks. They are between tokens, where spaces mean the same.
         let end = line.len().saturating_sub(1);
         line.iter_mut().take(end).filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
         match self {
@@ -170,7 +172,7 @@ struct WithId<'a> {
     id: &'a RawValue,
 }
 
-/// The entries of an object, in their order, values as they are written.
+/// The entries of an object in their order, with the texts of their values.
 struct Entries<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Entries<'de> {
@@ -223,7 +225,7 @@ mod tests {
     #[case::ids_like_numbers("{\"id\": 2}\n{\"id\": 1}\n{\"id\": 3}", &[("2", "{}"), ("1", "{}"), ("3", "{}")])]
     #[case::not_inputs("[1]\nnonsense\n{", &[("1", "[1]"), ("2", "nonsense"), ("3", "{")])]
     #[case::empty("", &[])]
-    fn each_line_is_a_call_with_its_number_or_its_id(#[case] text: &str, #[case] expected: &[(&str, &str)]) {
+    fn each_line_is_a_call_with_an_id_or_the_number_of_its_line(#[case] text: &str, #[case] expected: &[(&str, &str)]) {
         let expected: Vec<(String, String)> =
             expected.iter().map(|(id, inputs)| ((*id).into(), (*inputs).into())).collect();
         assert_eq!(read(text).unwrap(), expected);
@@ -232,20 +234,20 @@ mod tests {
     #[rstest]
     #[case::twice(
         "{\"id\": 1}\n{\"id\": 2}\n{\"id\": 2}",
-        "in.jsonl:3: another line has the id 2 too; make them differ"
+        "in.jsonl:3: another line has the id 2 too; give each an id of its own"
     )]
     #[case::mixed(
         "{\"id\": \"a\"}\n{}",
-        "in.jsonl: some lines have an id of their own and some do not, so that two could be the same; give one to all or \
+        "in.jsonl: some lines have an id and some do not, so two ids could be the same; give one to all or \
          to none"
     )]
     #[case::no_id("{\"id\": [1]}", "in.jsonl:1: id: expected a string or a number, found [1]")]
-    fn ids_that_do_not_tell_calls_apart_are_an_error(#[case] text: &str, #[case] expected: &str) {
+    fn an_id_that_two_calls_could_have_is_an_error(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(read(text).unwrap_err(), expected);
     }
 
     #[test]
-    fn a_result_is_one_line_and_one_that_was_cut_off_is_none() {
+    fn a_result_is_one_line_and_a_line_that_was_cut_off_is_run_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.jsonl");
         let (mut results, done) = Results::open(Some(&path), false).unwrap();

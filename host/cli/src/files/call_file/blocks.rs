@@ -50,7 +50,8 @@ impl Reader<'_> {
                     calls.push(call);
                 }
                 Structure::Block(block) => {
-                    let what = format!("{} is not a call; hops run runs only the call blocks of a file", block.ident.as_str());
+                    let what =
+                        format!("{} is not a call; hops run runs only the call blocks of a file", block.ident.as_str());
                     self.problem(block.ident.span(), what);
                 }
                 Structure::Attribute(attribute) => {

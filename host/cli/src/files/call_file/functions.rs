@@ -1,4 +1,4 @@
-//! The functions that expressions can call, of those that hops has.
+//! The functions that expressions can call. hops has more.
 
 use hcl::Value;
 use hcl::eval::{Context, FuncArgs, FuncDef, ParamType};
@@ -10,7 +10,7 @@ use std::{env, fs};
 pub(super) const NAMES: [&str; 4] = ["env", "file", "jsondecode", "jsonencode"];
 
 thread_local! {
-    /// What `file` reads is relative to this; a function of hcl-rs can hold no value of its own.
+    /// The folder that `file` reads from. It is here because a function of hcl-rs cannot contain a value of its own.
     static FOLDER: RefCell<PathBuf> = const { RefCell::new(PathBuf::new()) };
 }
 
@@ -42,7 +42,7 @@ fn environment(arguments: FuncArgs) -> Result<Value, String> {
     }
 }
 
-/// `file("path")`: the text of a file beside the one that is run.
+/// `file("path")`: the text of a file, relative to the folder of the call file.
 fn file(arguments: FuncArgs) -> Result<Value, String> {
     let path = FOLDER.with_borrow(|folder| folder.join(text(&arguments, 0)));
     match fs::read_to_string(&path) {

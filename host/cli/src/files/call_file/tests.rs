@@ -1,7 +1,7 @@
 use super::*;
-use serde_json::value::RawValue;
 use proptest::prelude::*;
 use rstest::rstest;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 const EXAMPLE: &str = include_str!("../../../../../tests/example.hops");
@@ -73,15 +73,9 @@ fn inputs_keep_their_order() {
 #[rstest]
 #[case::empty("", "a.hops:1:1: there is no call; write call k8s_run { inputs = { image = \"…\" } }\n")]
 #[case::no_label("call {\n}", "a.hops:1:1: a call names an app and one of its handlers, as in call k8s_run\n")]
-#[case::no_handler(
-    "call k8s {\n}",
-    "a.hops:1:1: a call names an app and one of its handlers, as in call k8s_run\n"
-)]
+#[case::no_handler("call k8s {\n}", "a.hops:1:1: a call names an app and one of its handlers, as in call k8s_run\n")]
 #[case::block("on push {\n}", "a.hops:1:1: on is not a call; hops run runs only the call blocks of a file\n")]
-#[case::outside(
-    "image = 1",
-    "a.hops:1:1: image is outside of a call; put it into call k8s_run { inputs = { … } }\n"
-)]
+#[case::outside("image = 1", "a.hops:1:1: image is outside of a call; put it into call k8s_run { inputs = { … } }\n")]
 #[case::not_in_inputs(
     "call k8s_run {\n  image = 1\n}",
     "a.hops:2:3: a call has no image; it has inputs and name. Does image belong in inputs?\n"
