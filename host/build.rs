@@ -33,7 +33,8 @@ fn embed() -> Result<()> {
         fs::read(&path).with_context(|| format!("cannot read {}, which HOPS_K8S_PLUGIN names", path.display()))?
     } else if workspace.join("plugin/Cargo.toml").exists() {
         let workspace = workspace.canonicalize()?;
-        for path in ["plugin/src", "plugin/Cargo.toml", "wit", "Cargo.toml", "Cargo.lock", "host/build", "host/src/shared"]
+        for path in
+            ["plugin/src", "plugin/Cargo.toml", "wit", "Cargo.toml", "Cargo.lock", "host/build", "host/src/shared"]
         {
             println!("cargo::rerun-if-changed={}", workspace.join(path).display());
         }

@@ -117,7 +117,8 @@ fn no_backend_imports_another() {
         for file in files {
             for line in code(&file) {
                 for other in backends.iter().filter(|other| **other != backend) {
-                    let names_it = words_after(&line, "pods::").chain(words_after(&line, "super::")).any(|word| word == *other);
+                    let names_it =
+                        words_after(&line, "pods::").chain(words_after(&line, "super::")).any(|word| word == *other);
                     assert!(!names_it, "{}: {line}", file.display());
                 }
             }
@@ -127,7 +128,8 @@ fn no_backend_imports_another() {
 
 #[test]
 fn the_library_names_neither_inputs_of_the_app_nor_flags_of_the_command() {
-    let inputs = ["in_files", "in_dir", "out_dir", "out_path", "skip_cleanup", "start_timeout", "k8s_run", "result.json"];
+    let inputs =
+        ["in_files", "in_dir", "out_dir", "out_path", "skip_cleanup", "start_timeout", "k8s_run", "result.json"];
     // A label of the pods that older workers know, and the sandbox helper's own argument.
     let allowed = ["hiphops-io/skip_cleanup", "--hops-pod-helper", "systemctl --user"];
     for file in sources(&Path::new(HOST).join("src")) {
@@ -135,7 +137,8 @@ fn the_library_names_neither_inputs_of_the_app_nor_flags_of_the_command() {
             let line = allowed.iter().fold(line, |line, allowed| line.replace(allowed, ""));
             let input = inputs.iter().find(|input| line.contains(**input));
             assert_eq!(input, None, "{}: {line}", file.display());
-            let flag = line.match_indices("--").find(|(at, _)| line[at + 2..].starts_with(|c: char| c.is_ascii_lowercase()));
+            let flag =
+                line.match_indices("--").find(|(at, _)| line[at + 2..].starts_with(|c: char| c.is_ascii_lowercase()));
             assert_eq!(flag, None, "{}: {line}", file.display());
         }
     }

@@ -1,4 +1,4 @@
-//! Calls that are cancelled at every step that they can be at: nothing of them is left.
+//! Calls that are cancelled at each of their steps: nothing is left of them.
 
 use async_trait::async_trait;
 use futures::{FutureExt, stream};
@@ -21,8 +21,8 @@ use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio_util::io::StreamReader;
 
-/// Pods that answer only when they are asked a second time, before and after what they do, as those over a network. Their
-/// logs never end.
+/// Pods as over a network: before and after each action they yield, so that the call can be cancelled there. Their logs
+/// never end.
 struct Slow(Arc<Memory>);
 
 #[async_trait]
@@ -73,7 +73,7 @@ impl Pod for SlowPod {
     }
 }
 
-/// Polls a future so many times at most, and drops it then.
+/// Polls a future at most this many times, then drops it.
 async fn cancelled_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = Box::pin(future);
     let mut left = polls;
@@ -91,7 +91,7 @@ async fn cancelled_after<T>(polls: usize, future: impl Future<Output = T>) -> Op
     .await
 }
 
-/// A pod that gives a call much to do.
+/// A pod that goes through many states.
 fn script() -> Script {
     let mut script = Script::default()
         .at(0, PodStatus::waiting("ContainerCreating", ""))
@@ -107,7 +107,7 @@ fn script() -> Script {
 #[case::runs_too_long(r#"{"image": "a", "timeout": "50ms"}"#, "Timeout: ")]
 #[case::does_not_start(r#"{"image": "a", "start_timeout": "50ms"}"#, "StartTimeout: ")]
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_cancelled_at_whatever_step_leaves_nothing(
+async fn a_call_that_is_cancelled_at_any_step_leaves_nothing(
     #[case] inputs: &str,
     #[case] error: &str,
     #[values(false, true)] outlives: bool,
@@ -127,7 +127,7 @@ async fn a_call_that_is_cancelled_at_whatever_step_leaves_nothing(
         }
         let called = cancelled_after(polls, plugin().call(ctx, "run", inputs)).await;
 
-        // Those that were aborted end at the next turn.
+        // Aborted tasks end when the runtime runs them next.
         yield_now().await;
         assert_eq!(tasks(), before, "a task is left after {polls} polls");
         let left = usize::from(outlives && !pods.created().is_empty());
@@ -136,13 +136,13 @@ async fn a_call_that_is_cancelled_at_whatever_step_leaves_nothing(
         if let Some(called) = called {
             assert!(Document::parse(called.unwrap().text()).error().starts_with(error));
             retained.delete().await.unwrap();
-            assert_eq!(pods.live(), 0, "the one who made the call deletes its pod");
+            assert_eq!(pods.live(), 0, "whoever made the call deletes its pod");
             break;
         }
         drop(retained);
-        assert_eq!(pods.live(), left, "only the one who made the call deletes its pod");
+        assert_eq!(pods.live(), left, "only whoever made the call deletes its pod");
     }
-    // It was cancelled before and after there was a pod, and more than once at that.
+    // It was cancelled several times before the pod existed, and several times after that.
     assert!(seen.iter().filter(|&&pods| pods == 0).count() >= 2, "{seen:?}");
     assert!(seen.iter().filter(|&&pods| pods == 1).count() >= 4, "{seen:?}");
 }

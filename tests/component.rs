@@ -1,4 +1,4 @@
-//! The built component in the host, with pods that play a script: what each ending of a pod makes of a result.
+//! The built component in the host, on pods that play a script: each way in which a pod can end, and the result.
 
 use hops_k8s::event::{Event, Events};
 use hops_k8s::plugin::{CallCtx, CallError, EMBEDDED, Limits, LoadError, Plugin, Runtime};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const MIB: usize = 1024 * 1024;
 
-/// Runs a call on a pod that plays `script`, and finds nothing left of it.
+/// Runs a call on a pod that plays `script`, and checks that nothing is left of it.
 async fn play(script: Script, inputs: Value) -> Document {
     let pods = Arc::new(Memory::new(move |_| script.clone()));
     let text = call(pods.clone(), &inputs).await.unwrap();
@@ -53,7 +53,7 @@ async fn a_container_that_succeeds_gives_its_file(#[case] path: &str, #[case] co
     let document = Document::parse(&text);
     assert_eq!(document.error(), "");
     if is_json {
-        // The file's own text, not what a parser makes of it.
+        // The file's own text: to parse it and print it again would change it.
         assert!(text.ends_with(&format!(r#""body":"","json":{content}}}"#)), "{text}");
     } else {
         assert_eq!(document.body(), content);
@@ -162,7 +162,7 @@ async fn a_container_that_runs_too_long_is_ended_with_the_end_of_its_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_log_without_lines_there_is_the_end() {
+async fn a_log_without_line_breaks_gives_its_end() {
     let mut script = Script::default().at(0, PodStatus::running());
     script.log = "ü".repeat(2 * MIB) + "the end";
     let document = play(script, json!({"image": "a", "timeout": "10s"})).await;
@@ -192,7 +192,7 @@ async fn a_file_that_is_not_utf_8_is_an_error_that_says_where() {
 #[case::over_the_limit(8 * MIB + 1, "ResultTooLarge: result.json is 8388609 bytes, more than the host's limit of 8388608 bytes")]
 #[tokio::test(start_paused = true)]
 async fn a_file_is_whole_or_an_error(#[case] size: usize, #[case] error: &str) {
-    // NUL is what JSON blows up most: this is the largest document that there can be.
+    // NUL takes up the most room in JSON, so this is the largest document.
     let document = play(Script::exits(0).file("result.json", vec![0; size]), hello()).await;
     assert_eq!(document.error(), error);
     assert_eq!(document.body().len(), if error.is_empty() { size } else { 0 });
@@ -316,14 +316,14 @@ async fn calls_run_side_by_side_and_keep_their_results_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_tells_what_happens_and_passes_the_log_on() {
+async fn a_call_sends_its_events_and_its_log() {
     let mut script = Script::exits(0);
     script.log = "working\n".into();
     let (events, mut receiver) = Events::channel(true);
     call_with(Arc::new(Memory::new(move |_| script.clone())), events, &hello()).await.unwrap();
-    let mut told = vec![];
+    let mut heard = vec![];
     while let Some(event) = receiver.recv().await {
-        told.push(match event {
+        heard.push(match event {
             Event::Created { pod, .. } => format!("created {pod}"),
             Event::Status(status) => format!("{:?}", status.phase),
             Event::Reading { path } => format!("reading {path}"),
@@ -332,8 +332,71 @@ async fn a_call_tells_what_happens_and_passes_the_log_on() {
             other => format!("{other:?}"),
         });
     }
-    told.retain(|event| event != "Phase::Pending" && event != "Phase::Running");
-    assert_eq!(told, ["created memory-1", "working\n", "reading result.json", "deleting"]);
+    heard.retain(|event| event != "Phase::Pending" && event != "Phase::Running");
+    assert_eq!(heard, ["created memory-1", "working\n", "reading result.json", "deleting"]);
+}
+
+/// Runs three calls at once, and returns the most pods that lived at a time.
+async fn most_pods_of_three_calls(plugin: &Plugin, policy: Policy) -> usize {
+    let pods = Arc::new(Memory::new(|_| Script::exits(0).file("result.json", "[1]")));
+    let (policy, inputs) = (Arc::new(policy), hello().to_string());
+    let call = || async {
+        let result = plugin.call(CallCtx::new(pods.clone(), policy.clone()), "run", &inputs).await.unwrap();
+        assert_eq!(result.outcome(), "Completed");
+    };
+    let mut most = 0;
+    let watch = async {
+        loop {
+            most = most.max(pods.live());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        _ = async { tokio::join!(call(), call(), call()) } => {}
+        () = watch => {}
+    }
+    assert_eq!((pods.created().len(), pods.live()), (3, 0));
+    most
+}
+
+#[rstest]
+#[case::no_limit_is_reached(3, None, 3)]
+#[case::of_the_runtime(2, None, 2)]
+#[case::of_the_policy(3, Some(1), 1)]
+#[tokio::test(start_paused = true)]
+async fn a_call_over_a_limit_of_calls_waits_and_is_then_run(
+    #[case] runtime_calls: u32,
+    #[case] policy_calls: Option<usize>,
+    #[case] most: usize,
+) {
+    let mut limits = Limits::default();
+    limits.calls = runtime_calls;
+    let plugin = runtime(limits).load(EMBEDDED).unwrap();
+    let policy = policy(|policy| policy.max_calls = policy_calls.and_then(NonZeroUsize::new));
+    assert_eq!(most_pods_of_three_calls(&plugin, policy).await, most);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_answers_questions_while_the_limit_of_calls_is_reached() {
+    let mut limits = Limits::default();
+    limits.calls = 1;
+    let plugin = runtime(limits).load(EMBEDDED).unwrap();
+    let pods = Arc::new(Memory::new(|_| Script::default().at(0, PodStatus::running())));
+    let call = || plugin.call(CallCtx::new(pods.clone(), Arc::new(Policy::default())), "run", r#"{"image": "a"}"#);
+    let questions = async {
+        while pods.live() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let waits = tokio::time::timeout(Duration::from_secs(1), call()).await;
+        assert!(waits.is_err(), "the limit is not reached");
+        assert_eq!(plugin.describe().await.unwrap().name, "k8s");
+        assert_eq!(plugin.check("run", "{}").await.unwrap().len(), 1);
+    };
+    tokio::select! {
+        ended = call() => panic!("the container runs for ever: {ended:?}"),
+        answered = tokio::time::timeout(Duration::from_secs(10), questions) => answered.unwrap(),
+    }
+    assert_eq!(pods.created().len(), 1);
 }
 
 #[tokio::test]
@@ -366,13 +429,13 @@ async fn a_pod_lives_no_longer_than_the_policy_allows() {
     let runner = runner(pods.clone(), policy).await;
     let inputs = [json!({"image": "a"}), json!({"image": "a", "timeout": "1m"})];
     let [unlimited, limited] = inputs.map(|inputs| inputs.to_string());
-    let document = Document::parse(&runner.call(runner.ctx(), "k8s", "run", &unlimited).await.text());
+    let document = Document::parse(runner.call(runner.ctx(), "k8s", "run", &unlimited).await.text());
     assert_eq!(
         document.error(),
         "Timeout: the pod was ended after 10m, the longest that this host's policy allows (max-timeout); shorten its work, or raise the \
          limit"
     );
-    let document = Document::parse(&runner.call(runner.ctx(), "k8s", "run", &limited).await.text());
+    let document = Document::parse(runner.call(runner.ctx(), "k8s", "run", &limited).await.text());
     assert!(document.error().starts_with("Timeout: the container ran longer than 1m"), "{document:?}");
     let lifetimes: Vec<u64> = pods.created().iter().map(|spec| spec.lifetime_ms).collect();
     assert_eq!(lifetimes, [600_000, (60 + 120 + 300) * 1000]);
@@ -387,7 +450,7 @@ async fn a_call_waits_for_its_turn_and_its_start_timeout_does_not_run_meanwhile(
     let runner = runner(pods.clone(), policy).await;
     let call = |namespace| {
         let (runner, inputs) = (runner.clone(), json!({"image": "a", "namespace": namespace}).to_string());
-        async move { Document::parse(&runner.call(runner.ctx(), "k8s", "run", &inputs).await.text()) }
+        async move { Document::parse(runner.call(runner.ctx(), "k8s", "run", &inputs).await.text()) }
     };
     let most = async {
         tokio::time::sleep(Duration::from_secs(300)).await;
@@ -410,7 +473,7 @@ async fn a_plugin_that_fails_has_a_document_that_says_so() {
         ("k8s", "rum", "UnknownHandler: the app k8s has no handler \"rum\""),
         ("k9s", "run", "UnknownHandler: this host has no app \"k9s\"; it has k8s"),
     ] {
-        let document = Document::parse(&runner.call(runner.ctx(), app, handler, r#"{"image": "a"}"#).await.text());
+        let document = Document::parse(runner.call(runner.ctx(), app, handler, r#"{"image": "a"}"#).await.text());
         assert!(document.error().starts_with(error), "{document:?}");
     }
 }
@@ -434,9 +497,9 @@ fn the_component_imports_pods_and_clocks_and_nothing_else() {
 }
 
 #[test]
-fn a_component_that_wants_more_is_refused() {
+fn a_component_that_imports_more_is_refused() {
     let wat = r#"(component (import "wasi:filesystem/types@0.2.0" (instance)) (import "wasi:clocks/wall-clock@0.2.9" (instance)))"#;
-    let error = runtime(Limits::default()).load(&wat::parse_str(wat).unwrap()).err().expect("it wants files");
+    let error = runtime(Limits::default()).load(&wat::parse_str(wat).unwrap()).expect_err("it wants files");
     assert!(matches!(error, LoadError::NotGranted(_)));
     assert_eq!(
         error.to_string(),
@@ -451,12 +514,12 @@ fn a_component_that_wants_more_is_refused() {
 #[case::a_core_module(wat::parse_str("(module)").unwrap(), "the plugin is not a WebAssembly component: ")]
 #[case::cut_off(EMBEDDED[..EMBEDDED.len() / 2].to_vec(), "the plugin is not a WebAssembly component: ")]
 #[case::another_component(wat::parse_str("(component)").unwrap(), "the plugin was built against another version of hiphops:k8s than this host: ")]
-fn what_is_no_plugin_is_refused(#[case] bytes: Vec<u8>, #[case] error: &str) {
-    let message = Plugin::load(&bytes).err().expect("it is no plugin").to_string();
+fn a_file_that_is_not_a_plugin_is_refused(#[case] bytes: Vec<u8>, #[case] error: &str) {
+    let message = Plugin::load(&bytes).expect_err("it is not a plugin").to_string();
     assert!(message.starts_with(error), "{message}");
 }
 
-/// The sentence with which `describe` of a plugin ends that does this in it.
+/// The error of `describe`, for a plugin whose `describe` runs this code.
 async fn describe_of(body: &str) -> String {
     let module = format!(
         r#"(module

@@ -106,7 +106,10 @@ fn the_packed_component_is_that_of_the_source() {
     if !rustc.starts_with(oldest.as_bytes()) || env::var_os("HOPS_K8S_PLUGIN").is_some() {
         return println!("skipped: host/k8s.wasm is built with {oldest}*");
     }
-    assert!(fs::read(&packed).unwrap() == EMBEDDED, "host/k8s.wasm is out of date: run `make component`, and commit it");
+    assert!(
+        fs::read(&packed).unwrap() == EMBEDDED,
+        "host/k8s.wasm is out of date: run `make component`, and commit it"
+    );
 }
 
 /// Copies the sources in a folder.

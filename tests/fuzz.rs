@@ -1,4 +1,4 @@
-//! Any text through the built component, whose stack and memory are not those of this process.
+//! Random inputs, files and errors in the built component, which has a stack and a memory of its own.
 
 use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::pods::{Error, PodSpec, PodStatus};
@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 const DEPTH: usize = 100_000;
 
-/// What a call with these inputs comes to, whose container writes this file; and the pod that was asked for.
+/// Runs a call whose container writes this file. Returns the document, and the pod that the plugin asked for.
 fn play(inputs: &str, path: &str, content: &[u8]) -> (Document, Option<PodSpec>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let script = Script::default().at(0, PodStatus::exited(0, "Completed", "")).file(path, content);
@@ -46,7 +46,7 @@ fn a_result_may_be_nested_deep(#[case] open: &str, #[case] close: &str) {
     assert!(text.ends_with(&format!(r#""body":"","json":{}[]{}}}"#, open.repeat(DEPTH), close.repeat(DEPTH))));
 }
 
-/// Inputs of which most are right.
+/// Inputs, most of them valid.
 fn any_inputs() -> impl Strategy<Value = String> {
     let text = |texts: &'static [&'static str]| select(texts).prop_map(Value::from);
     let name = prop_oneof![
@@ -101,7 +101,7 @@ fn any_inputs() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_inputs_are_a_pod_as_the_contract_has_it_or_problems_with_their_places(
+    fn any_inputs_give_either_a_pod_or_problems_with_their_paths(
         inputs in prop_oneof![4 => any_inputs(), 1 => any::<String>()],
     ) {
         let problems = Runtime::new().unwrap().block_on(plugin().check("run", &inputs)).unwrap();
@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn any_file_comes_to_a_document(content: Vec<u8>, text: String, path in select(vec!["result.json", "out.txt"])) {
+    fn any_file_gives_a_document(content: Vec<u8>, text: String, path in select(vec!["result.json", "out.txt"])) {
         let inputs = json!({"image": "a", "out_path": path}).to_string();
         let (document, _) = play(&inputs, path, &content);
         prop_assert_eq!(document.error().is_empty(), std::str::from_utf8(&content).is_ok());
@@ -127,7 +127,7 @@ proptest! {
     }
 
     #[test]
-    fn any_sentence_of_the_host_stays_whole(why: String) {
+    fn any_error_of_the_host_is_passed_on_unchanged(why: String) {
         let runtime = Runtime::new().unwrap();
         let script = Script::refused(Error::Other(why.clone()));
         let pods = Arc::new(Memory::new(move |_| script.clone()));

@@ -1,11 +1,12 @@
-//! The HTTP endpoints over real connections, with pods that play scripts.
+//! The HTTP endpoints over real connections, with scripted pods.
 
 use hops_k8s::pods::PodStatus;
 use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::policy::{Patterns, Policy};
+use hops_k8s::runner::Runner;
 use hops_k8s::serve::http::{BindError, Server, ServerOptions};
 use hops_k8s::serve::metrics::Metrics;
-use hops_k8s_tests::{Document, client::*, policy, runner};
+use hops_k8s_tests::{Document, client::*, other_app, plugins, policy, runner, shared_plugin};
 use rstest::rstest;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ struct Running {
     task: JoinHandle<std::io::Result<()>>,
 }
 
-/// Pods that end after as many milliseconds as their first argument says, with the exit code in their second.
+/// Pods that end after as many milliseconds as their first argument says. Their second argument is the exit code.
 async fn options(concurrency: usize) -> (Arc<Memory>, ServerOptions) {
     let pods = Arc::new(Memory::new(|spec| {
         let number = |index: usize| spec.args.get(index).map_or(0, |text| text.parse().unwrap());
@@ -62,7 +63,7 @@ impl Running {
         send(self.address, "POST", path, headers, body.as_bytes()).await
     }
 
-    /// Returns when as many pods live as this.
+    /// Waits until this many pods live.
     async fn live(&self, pods: usize) {
         let start = Instant::now();
         while self.pods.live() != pods {
@@ -113,7 +114,7 @@ async fn a_call_is_answered_with_its_document_and_counted() {
 #[case::no_id("GET", "/v1/call/abc", 404, "there is no such call: ")]
 #[case::wrong_method("GET", RUN, 405, "/v1/call/k8s/run takes no GET")]
 #[tokio::test]
-async fn what_is_not_there_is_a_sentence(
+async fn a_path_without_anything_is_refused_with_a_sentence(
     #[case] method: &str,
     #[case] path: &str,
     #[case] status: u16,
@@ -126,13 +127,16 @@ async fn what_is_not_there_is_a_sentence(
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_a_sentence() {
+async fn a_body_that_cannot_be_read_is_refused_with_a_sentence() {
     let server = Running::start(1).await;
     let answer = send(server.address, "POST", RUN, &[], b"\xff").await;
     assert_eq!((answer.status, &*answer.error()), (400, "the request is not UTF-8; send the call's inputs as JSON"));
     let large = format!("POST {RUN} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", (32 << 20) + 1);
     let answer = exchange(server.address, large.as_bytes()).await;
-    assert_eq!((answer.status, &*answer.error()), (413, "the request has more than 32 MiB; a call takes no more"));
+    assert_eq!(
+        (answer.status, &*answer.error()),
+        (413, "the request has more than 32 MiB, the most that a call takes")
+    );
     let chunk = [b"1000000\r\n".as_slice(), &vec![b' '; 0x100_0000], b"\r\n"].concat();
     let head = format!("POST {RUN} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     let chunked = [head.as_bytes(), &chunk, &chunk, b"1\r\n \r\n"].concat();
@@ -145,7 +149,7 @@ async fn what_is_no_request_is_a_sentence() {
 #[case::header_among_others(RUN, &[("Prefer", "handling=strict, Respond-Async;x")])]
 #[case::query("/v1/call/k8s/run?a=b&wait=false", &[])]
 #[tokio::test]
-async fn who_does_not_wait_asks_later(#[case] path: &str, #[case] headers: &[(&str, &str)]) {
+async fn a_client_that_does_not_wait_asks_for_the_result_later(#[case] path: &str, #[case] headers: &[(&str, &str)]) {
     let server = Running::start(10).await;
     let accepted = server.post(path, headers, &inputs(300, 0)).await;
     assert_eq!(accepted.status, 202, "{}", accepted.body);
@@ -167,7 +171,7 @@ async fn who_does_not_wait_asks_later(#[case] path: &str, #[case] headers: &[(&s
 }
 
 #[tokio::test]
-async fn no_call_is_taken_without_room_and_a_client_that_goes_takes_its_pod_along() {
+async fn a_call_over_the_limit_is_refused_and_a_client_that_disconnects_frees_its_slot_and_its_pod() {
     let server = Running::start(1).await;
     let mut client = TcpStream::connect(server.address).await.unwrap();
     let body = inputs(600_000, 0);
@@ -177,7 +181,7 @@ async fn no_call_is_taken_without_room_and_a_client_that_goes_takes_its_pod_alon
 
     let refused = server.post(RUN, &[], &inputs(0, 0)).await;
     assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
-    assert!(refused.error().starts_with("as many calls run as may"), "{}", refused.body);
+    assert!(refused.error().starts_with("the limit of concurrent calls is reached"), "{}", refused.body);
     drop(client);
     server.live(0).await;
     assert_eq!(server.post(RUN, &[], &inputs(0, 0)).await.status, 200);
@@ -187,7 +191,7 @@ async fn no_call_is_taken_without_room_and_a_client_that_goes_takes_its_pod_alon
 }
 
 #[tokio::test]
-async fn calls_of_the_queue_take_room_too() {
+async fn calls_of_the_queue_count_within_the_limit() {
     let (_, options) = options(1).await;
     let metrics: Arc<Metrics> = options.metrics.clone();
     let server = Server::bind(([127, 0, 0, 1], 0).into(), None, options).await.unwrap();
@@ -234,7 +238,7 @@ async fn a_policy_that_is_replaced_holds_for_the_calls_that_begin_afterwards() {
 }
 
 #[tokio::test]
-async fn without_a_token_only_this_machine_may_call() {
+async fn without_a_token_only_programs_of_this_machine_can_call() {
     let open = Server::bind(([0, 0, 0, 0], 0).into(), None, options(1).await.1).await;
     let Err(error @ BindError::NoToken(_)) = open else { panic!("this must not be bound") };
     assert!(error.to_string().contains("without a token everybody there could run containers"), "{error}");
@@ -245,7 +249,7 @@ async fn without_a_token_only_this_machine_may_call() {
 }
 
 #[tokio::test]
-async fn with_a_token_calls_need_it() {
+async fn a_server_with_a_token_refuses_calls_without_it() {
     let (pods, options) = options(1).await;
     let server = Server::bind(([0, 0, 0, 0], 0).into(), Some("secret"), options).await.unwrap();
     let mut server = Running::of(server, pods, Duration::ZERO);
@@ -266,6 +270,23 @@ async fn with_a_token_calls_need_it() {
 }
 
 #[tokio::test]
+async fn a_server_answers_the_calls_of_each_app() {
+    const DOCUMENT: &str = r#"{"hops":{"started_at":"a","finished_at":"b","error":null},"errored":false,"completed":true,"done":true,"body":"of echo","json":null}"#;
+    let (pods, mut options) = options(10).await;
+    let both = plugins([shared_plugin(), other_app("echo", "say", DOCUMENT)]).await;
+    options.runners = watch::channel(Runner::new(both, pods.clone(), Policy::default())).1;
+    let server = Server::bind(([127, 0, 0, 1], 0).into(), None, options).await.unwrap();
+    let server = Running::of(server, pods, Duration::ZERO);
+    let run = inputs(20, 0);
+    let (of_k8s, of_echo) = tokio::join!(server.post(RUN, &[], &run), server.post("/v1/call/echo/say", &[], "{}"));
+    assert_eq!(Document::parse(&of_k8s.body).json(), &json!({"a": 1.10}));
+    assert_eq!((of_echo.status, &*of_echo.body), (200, DOCUMENT));
+    assert_eq!(server.pods.created().len(), 1);
+    let unknown = server.post("/v1/call/echo/run", &[], "{}").await;
+    assert_eq!(unknown.error(), "there is no call echo/run; known are echo/say, k8s/run");
+}
+
+#[tokio::test]
 async fn readiness_says_what_is_missing() {
     let (pods, options) = options(1).await;
     let server = Server::bind(([127, 0, 0, 1], 0).into(), None, options).await.unwrap();
@@ -281,7 +302,7 @@ async fn readiness_says_what_is_missing() {
 }
 
 #[tokio::test]
-async fn what_ends_within_the_drain_time_is_answered_and_the_rest_is_cancelled() {
+async fn calls_that_end_within_the_drain_time_are_answered_and_the_rest_is_cancelled() {
     let (pods, options) = options(10).await;
     let server = Server::bind(([127, 0, 0, 1], 0).into(), None, options).await.unwrap();
     let server = Running::of(server, pods, Duration::from_millis(1500));

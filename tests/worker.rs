@@ -1,7 +1,7 @@
-//! The worker on a real nats-server, with pods that play scripts.
+//! The worker on a real nats-server, with scripted pods.
 
 use async_nats::jetstream::AckKind;
-use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::consumer::{Info, PullConsumer, pull};
 use futures::StreamExt;
 use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::pods::{PodStatus, Pods};
@@ -10,7 +10,7 @@ use hops_k8s::runner::Runner;
 use hops_k8s::serve::metrics::Metrics;
 use hops_k8s::serve::worker::{QueueError, Worker, WorkerOptions};
 use hops_k8s_tests::nats::{Installation, Server};
-use hops_k8s_tests::{policy, runner};
+use hops_k8s_tests::{other_app, plugins, policy, runner, shared_plugin};
 use rstest::rstest;
 use serde_json::json;
 use std::num::NonZeroUsize;
@@ -29,7 +29,7 @@ fn options(server: &Server) -> WorkerOptions {
     options
 }
 
-/// Pods that run for as many milliseconds as their first argument says, and give their second as the result.
+/// Pods that run for as many milliseconds as their first argument says. Their second argument is the result.
 fn pods() -> Arc<Memory> {
     Arc::new(Memory::new(|spec| {
         let millis = spec.args[0].parse().unwrap();
@@ -42,6 +42,15 @@ fn pods() -> Arc<Memory> {
 
 fn inputs(millis: u64, result: &str) -> String {
     json!({"image": "bash", "args": [millis.to_string(), result]}).to_string()
+}
+
+/// Waits until a condition holds.
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < 30 * SECOND, "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn runners(pods: Arc<dyn Pods>) -> watch::Receiver<Runner> {
@@ -70,7 +79,7 @@ impl Running {
         Running { worker, shutdown, task }
     }
 
-    /// Ends it as the end of its process would: nothing is said to anybody.
+    /// Ends it as the end of its process would: nobody is told.
     async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -103,9 +112,9 @@ async fn a_hundred_requests_have_a_hundred_results() {
 }
 
 #[rstest]
-#[case::no_json("{", "InvalidInputs: ")]
+#[case::not_json("{", "InvalidInputs: ")]
 #[case::unknown_input(r#"{"image": "a", "imagee": "b"}"#, "InvalidInputs: ")]
-#[case::no_utf8(b"{\"image\": \"\xff\"}", "InvalidInputs: the inputs are no UTF-8 from byte 11 on")]
+#[case::not_utf8(b"{\"image\": \"\xff\"}", "InvalidInputs: the inputs are not UTF-8 from byte 11 on")]
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_inputs_have_an_errored_result(#[case] payload: impl AsRef<[u8]>, #[case] error: &str) {
     let server = Server::start(MIB);
@@ -121,7 +130,7 @@ async fn bad_inputs_have_an_errored_result(#[case] payload: impl AsRef<[u8]>, #[
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_nobody_knows_is_given_up() {
+async fn a_request_for_an_unknown_handler_is_terminated() {
     let server = Server::start(MIB);
     let installation = Installation::start(&server).await;
     let worker = Running::start(options(&server), pods()).await;
@@ -135,12 +144,14 @@ async fn a_handler_that_nobody_knows_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subject_that_is_no_requests_does_no_harm() {
+async fn a_message_that_is_not_a_request_does_no_harm() {
     let server = Server::start(MIB);
     let installation = Installation::start(&server).await;
     let worker = Running::start(options(&server), pods()).await;
-    // When it asks for requests, it does not change the consumer any more.
+    // Once it asks for requests, it does not change the consumer any more.
+    let start = Instant::now();
     while installation.consumer().await.cached_info().num_waiting == 0 {
+        assert!(start.elapsed() < 30 * SECOND, "the worker does not ask for requests");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let config = pull::Config {
@@ -153,7 +164,7 @@ async fn a_subject_that_is_no_requests_does_no_harm() {
     installation.publish("request.seq.odd", "{}").await;
     installation.request("seq", "plain", inputs(10, "{}")).await;
     assert_eq!(installation.awaited("seq", "plain").await.error(), "");
-    // It is not answered, nor asked about again and again.
+    // It is not answered, and not delivered again at once.
     tokio::time::sleep(SECOND).await;
     let info = installation.consumer().await.cached_info().clone();
     assert_eq!((info.num_ack_pending, info.delivered.consumer_sequence), (1, 2));
@@ -161,7 +172,7 @@ async fn a_subject_that_is_no_requests_does_no_harm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_that_the_queue_does_not_take_is_an_error_that_says_so() {
+async fn a_result_over_the_limit_of_the_queue_becomes_an_error_that_says_so() {
     let server = Server::start(64 * 1024);
     let installation = Installation::start(&server).await;
     let pods = Arc::new(Memory::new(|_| Script::exits(0).file("result.json", "x".repeat(100_000))));
@@ -199,9 +210,7 @@ async fn a_request_of_a_worker_that_was_killed_is_taken_over_with_its_pod() {
     let pods = pods();
     let killed = Running::start(options(&server), pods.clone()).await;
     installation.request("seq", "taken", inputs(3000, "[1]")).await;
-    while killed.worker.in_flight() == 0 || pods.live() == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the call has a pod", || killed.worker.in_flight() == 1 && pods.live() == 1).await;
     killed.kill().await;
     assert_eq!(pods.live(), 1);
     let worker = Running::start(options(&server), pods.clone()).await;
@@ -216,7 +225,7 @@ async fn a_request_whose_result_stands_is_not_run_again() {
     let server = Server::start(MIB);
     let installation = Installation::start(&server).await;
     let pods = pods();
-    // So that there is a consumer.
+    // Creates the consumer.
     Running::start(options(&server), pods.clone()).await.kill().await;
     installation.request("seq", "done", inputs(10, "[]")).await;
     let consumer = installation.consumer().await;
@@ -240,7 +249,7 @@ async fn a_queue_that_goes_and_comes_back_loses_nothing() {
     let installation = Installation::start(&server).await;
     let pods = pods();
     let worker = Running::start(options(&server), pods.clone()).await;
-    // Some end before it goes, some while it is away, some after.
+    // Some calls end before the queue goes, some while it is away, some after it is back.
     for number in 0..20 {
         installation.request("seq", &format!("call-{number}"), inputs(number * 400, &format!("[{number}]"))).await;
     }
@@ -257,7 +266,7 @@ async fn a_queue_that_goes_and_comes_back_loses_nothing() {
     let start = Instant::now();
     installation.request("seq", "afterwards", inputs(10, "[]")).await;
     installation.awaited("seq", "afterwards").await;
-    assert!(start.elapsed() < 3 * SECOND, "the worker does not ask again: {:?}", start.elapsed());
+    assert!(start.elapsed() < 3 * SECOND, "the worker does not ask for requests: {:?}", start.elapsed());
     worker.stop().await;
     assert_eq!((pods.created().len(), pods.live()), (21, 0));
 }
@@ -272,9 +281,7 @@ async fn a_worker_that_stops_finishes_what_ends_in_time_and_leaves_the_rest() {
     let worker = Running::start(options.clone(), pods.clone()).await;
     installation.request("seq", "short", inputs(1000, "[1]")).await;
     installation.request("seq", "long", inputs(6000, "[2]")).await;
-    while pods.live() < 2 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("two calls have pods", || pods.live() == 2).await;
     worker.shutdown.cancel();
     tokio::time::sleep(Duration::from_millis(100)).await;
     installation.request("seq", "new", inputs(10, "[3]")).await;
@@ -305,9 +312,7 @@ async fn two_workers_share_the_requests_though_one_is_killed() {
     for number in 0..40 {
         installation.request("seq", &format!("call-{number}"), inputs(500, &format!("[{number}]"))).await;
     }
-    while pods.created().len() < 15 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("15 pods were created", || pods.created().len() >= 15).await;
     killed.kill().await;
     for number in 0..40 {
         let document = installation.awaited("seq", &format!("call-{number}")).await;
@@ -319,7 +324,7 @@ async fn two_workers_share_the_requests_though_one_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_policy_does_not_let_run_yet_stays_in_the_queue() {
+async fn requests_over_the_policys_limit_of_calls_stay_in_the_queue() {
     let server = Server::start(MIB);
     let installation = Installation::start(&server).await;
     let pods = pods();
@@ -335,9 +340,7 @@ async fn what_the_policy_does_not_let_run_yet_stays_in_the_queue() {
     for number in 0..5 {
         installation.request("seq", &format!("call-{number}"), inputs(4000, "[]")).await;
     }
-    while pods.live() < 2 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("two calls have pods", || pods.live() == 2).await;
     tokio::time::sleep(SECOND).await;
     assert_eq!((pods.live(), worker.worker.in_flight()), (2, 2));
     assert_eq!(installation.consumer().await.cached_info().num_pending, 3);
@@ -356,13 +359,52 @@ async fn what_the_policy_does_not_let_run_yet_stays_in_the_queue() {
     assert_eq!((pods.created().len(), pods.live()), (2, 0));
 }
 
+/// The installation's consumer for another app than `k8s`.
+async fn consumer_of(installation: &Installation, account: &str, app: &str) -> Info {
+    let stream = installation.context.get_stream_no_info(account).await.unwrap();
+    let consumer: PullConsumer = stream.get_consumer(&format!("{account}-request-{app}")).await.unwrap();
+    consumer.cached_info().clone()
+}
+
+#[rstest]
+#[case::with_slots_for_both(None)]
+#[case::in_turn(NonZeroUsize::new(1))]
 #[tokio::test(flavor = "multi_thread")]
-async fn why_there_is_no_queue_is_said_without_the_password() {
+async fn a_worker_answers_the_requests_of_each_app_from_a_consumer_of_its_own(#[case] most: Option<NonZeroUsize>) {
+    const DOCUMENT: &str = r#"{"hops":{"started_at":"a","finished_at":"b","error":null},"errored":false,"completed":true,"done":true,"body":"of echo","json":null}"#;
+    let server = Server::start(MIB);
+    let installation = Installation::start(&server).await;
+    let pods = pods();
+    let both = plugins([shared_plugin(), other_app("echo", "say", DOCUMENT)]).await;
+    let runner = Runner::new(both, pods.clone(), policy(|policy| policy.max_calls = most));
+    let worker = Worker::connect(options(&server), watch::channel(runner).1, Arc::default()).await.unwrap();
+    let worker = Running::of(worker);
+    let start = Instant::now();
+    for number in 0..3 {
+        installation.request("seq", &format!("k8s-{number}"), inputs(10, "[1]")).await;
+        installation.publish(&format!("request.seq.echo-{number}.echo.say"), "{}").await;
+    }
+    for number in 0..3 {
+        assert_eq!(installation.awaited("seq", &format!("k8s-{number}")).await.json(), &json!([1]));
+        assert_eq!(installation.awaited("seq", &format!("echo-{number}")).await.body(), "of echo");
+    }
+    assert!(start.elapsed() < 20 * SECOND, "an app has to wait for the other: {:?}", start.elapsed());
+    installation.all_answered().await;
+    for (app, filter) in [("k8s", "acc-1.request.*.*.k8s.*"), ("echo", "acc-1.request.*.*.echo.*")] {
+        let info = consumer_of(&installation, server.account(), app).await;
+        assert_eq!((&*info.config.filter_subject, info.delivered.consumer_sequence), (filter, 3));
+    }
+    worker.stop().await;
+    assert_eq!((pods.created().len(), pods.live()), (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_error_for_a_missing_queue_does_not_contain_the_password() {
     let server = Server::start(MIB);
     let connect = |url: String| async {
         let connected =
             Worker::connect(WorkerOptions::new(url, server.account()), runners(pods()).await, Arc::default()).await;
-        let error = connected.err().expect("there is none");
+        let error = connected.expect_err("there is no queue");
         assert!(!error.to_string().contains("xyz"), "{error}");
         error
     };

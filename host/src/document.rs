@@ -19,12 +19,15 @@ pub struct CallResult {
 }
 
 impl CallResult {
-    /// Reads a result document; `None` if the text is not one.
-    pub fn parse(text: impl Into<String>) -> Option<Self> {
+    /// Reads a result document.
+    ///
+    /// # Errors
+    /// The text, if it is not a result document.
+    pub fn parse(text: impl Into<String>) -> Result<Self, String> {
         let text = text.into();
-        let document: Document = serde_json::from_str(&text).ok()?;
+        let Ok(document) = serde_json::from_str::<Document>(&text) else { return Err(text) };
         let outcome = first_word(document.hops.error.as_deref()).to_owned();
-        Some(CallResult { text, outcome })
+        Ok(CallResult { text, outcome })
     }
 
     /// The result of a call that began at `started`, ends now, and has nothing but this error: a stable word, a colon and a
@@ -118,7 +121,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_result_has_a_stable_word_or_is_none(text in prop_oneof![any::<String>(), any_document()]) {
-            if let Some(result) = CallResult::parse(text) {
+            if let Ok(result) = CallResult::parse(text) {
                 let word = result.outcome();
                 prop_assert!(!word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{word:?}");
             }
@@ -126,7 +129,7 @@ mod tests {
 
         #[test]
         fn any_result_can_be_replaced(text in any_document(), error: String) {
-            let result = CallResult::parse(text).unwrap_or_else(|| CallResult::errored(SystemTime::now(), "Error: x"));
+            let result = CallResult::parse(text).unwrap_or_else(|_| CallResult::errored(SystemTime::now(), "Error: x"));
             let replaced: Value = serde_json::from_str(result.replaced(&error).text()).unwrap();
             prop_assert_eq!(&replaced["hops"]["error"], &error);
             prop_assert_eq!((&replaced["errored"], &replaced["completed"], &replaced["done"]), (&true.into(), &false.into(), &true.into()));
@@ -158,7 +161,7 @@ mod tests {
     #[test]
     fn a_text_without_all_the_fields_is_not_a_result() {
         let text = r#"{"hops":{"started_at":"a","finished_at":"b","error":null},"errored":false}"#;
-        assert_eq!(CallResult::parse(text), None);
+        assert_eq!(CallResult::parse(text), Err(text.into()));
     }
 
     #[test]

@@ -64,9 +64,9 @@ pub enum CallError {
     // The backtrace is for those who look at the source.
     #[error("the plugin failed: {}; this is a defect of the plugin, not of the call's container", .0.root_cause())]
     Trapped(#[source] wasmtime::Error),
-    /// What the plugin returned is not a result document.
+    /// What the plugin returned, this text, is not a result document.
     #[error("the plugin's result is not a result document; this is a defect of the plugin")]
-    NotADocument,
+    NotADocument(String),
     /// What the plugin itself says.
     #[error("{0}")]
     Other(String),
@@ -205,7 +205,7 @@ impl Plugin {
         let time = self.runtime.limits.time;
         let called = tokio::time::timeout(time, called).await.map_err(|_| CallError::Time(time))?;
         let text = called.map_err(failure)??;
-        CallResult::parse(text).ok_or(CallError::NotADocument)
+        CallResult::parse(text).map_err(CallError::NotADocument)
     }
 
     fn store(&self, ctx: CallCtx) -> Store<State> {

@@ -13,6 +13,7 @@ pub mod memory;
 #[cfg(all(feature = "process", target_os = "linux"))]
 pub mod process;
 mod quantity;
+#[cfg_attr(not(feature = "engine"), allow(dead_code, reason = "only engines ask for the registry"))]
 pub(crate) mod reference;
 #[cfg(any(feature = "engine", feature = "process"))]
 mod resources;
@@ -123,11 +124,6 @@ pub trait Pod: Send + Sync {
     /// # Errors
     /// Why it still exists. Dropping the pod tries again.
     async fn delete(&mut self) -> Result<(), Error>;
-}
-
-#[cfg(any(feature = "engine", feature = "process"))]
-fn status(phase: Phase, main: ContainerState) -> PodStatus {
-    PodStatus::new(phase, main)
 }
 
 /// A backend without pods, for plugins that are asked about and not run.

@@ -156,7 +156,7 @@ impl Policy {
             Ok(reference) => reference,
             Err(why) => {
                 return Some(format!(
-                    "the image {name:?} is not a reference to an image: {why}; name it as in docker.io/library/bash:5"
+                    "the image {name:?} is not the name of an image: {why}; name it as in docker.io/library/bash:5"
                 ));
             }
         };

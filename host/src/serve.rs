@@ -1,5 +1,5 @@
-//! Serving calls: [`worker`] answers those of a hops installation's queue, [`http`] those of a socket. [`metrics`] counts
-//! both.
+//! Serving calls: [`worker`] answers the requests of a hops installation's queue, [`http`] those of HTTP clients.
+//! [`metrics`] counts the calls of both.
 
 pub mod http;
 pub mod metrics;

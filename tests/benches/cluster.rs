@@ -20,15 +20,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 const IMAGE: &str = "bash:5-alpine3.18";
 const SCRIPT: &str = r#"echo '{"greeting": "Hello world!"}' > /output/result.json"#;
-/// As much as one pod usually has, and as little as lets half of [`TOGETHER`] fit on an idle node of two cores.
+/// The default of a call, and little enough for half of [`TOGETHER`] to fit on an idle node of two cores.
 const CPU: [&str; 2] = ["250m", "25m"];
 const ROUNDS: usize = 20;
 const TURNS: usize = 3;
 const TOGETHER: usize = 100;
+const LIMIT: Duration = Duration::from_secs(300);
 
 #[tokio::main]
 async fn main() {
@@ -90,9 +92,9 @@ impl Requests {
     async fn start(pods: Arc<KubePods>) -> Self {
         let server = Server::start(1024 * 1024);
         let installation = Installation::start(&server).await;
-        let app = runner(pods.clone(), Policy::default()).await;
+        let runner = runner(pods.clone(), Policy::default()).await;
         let options = WorkerOptions::new(server.url(), server.account());
-        let worker = Worker::connect(options, watch::channel(app).1, Arc::new(Metrics::default())).await.unwrap();
+        let worker = Worker::connect(options, watch::channel(runner).1, Arc::new(Metrics::default())).await.unwrap();
         let stop = CancellationToken::new();
         tokio::spawn({
             let stop = stop.clone();
@@ -181,8 +183,9 @@ impl Bare {
             waiting.insert(create.await.unwrap());
         }
         while !waiting.is_empty() {
-            // An error is tried again by the watcher.
-            let Ok(pod) = pods.next().await.unwrap() else { continue };
+            let next = timeout(LIMIT, pods.next()).await.expect("a pod changes within five minutes");
+            // The watcher goes on after an error.
+            let Ok(pod) = next.unwrap() else { continue };
             let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
             let main = statuses.and_then(|all| all.iter().find(|status| status.name == "main"));
             if main.and_then(|status| status.state.as_ref()).is_some_and(|state| state.terminated.is_some())

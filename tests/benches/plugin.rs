@@ -1,4 +1,4 @@
-//! How long a call takes the plugin itself: an instance, the inputs, the judgement, the result.
+//! The plugin's own share of a call: an instance, the inputs, the decisions, the result.
 
 use hops_k8s::pods::PodStatus;
 use hops_k8s::pods::memory::{Memory, Script};

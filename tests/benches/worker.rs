@@ -1,4 +1,4 @@
-//! What a worker takes of memory: idle, and with calls in flight on pods that sleep.
+//! The memory of a worker: idle, and with calls in flight on pods that never end.
 
 use hops_k8s::pods::PodStatus;
 use hops_k8s::pods::memory::{Memory, Script};
@@ -6,8 +6,7 @@ use hops_k8s::policy::Policy;
 use hops_k8s::serve::metrics::Metrics;
 use hops_k8s::serve::worker::{Worker, WorkerOptions};
 use hops_k8s_tests::nats::{Installation, Server};
-use hops_k8s_tests::runner;
-use std::fs;
+use hops_k8s_tests::{eventually, rss, runner};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -22,29 +21,26 @@ async fn main() {
     let pods = Arc::new(Memory::new(|_| {
         Script::default().at(0, PodStatus::waiting("ContainerCreating", "")).at(100, PodStatus::running())
     }));
-    let app = runner(pods.clone(), Policy::default()).await;
+    let runner = runner(pods.clone(), Policy::default()).await;
     let options = WorkerOptions::new(server.url(), server.account());
-    let worker = Arc::new(Worker::connect(options, watch::channel(app).1, Arc::new(Metrics::default())).await.unwrap());
+    let worker =
+        Arc::new(Worker::connect(options, watch::channel(runner).1, Arc::new(Metrics::default())).await.unwrap());
     tokio::spawn({
         let worker = worker.clone();
         async move { worker.run(CancellationToken::new()).await }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let idle = resident();
+    let idle = rss::now();
     for number in 0..CALLS {
         installation.request("seq", &number.to_string(), r#"{"image": "bash:5-alpine3.18"}"#).await;
     }
-    while worker.in_flight() < CALLS || pods.live() < CALLS {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    eventually("all calls have a pod", Duration::from_secs(120), async || {
+        let running = worker.in_flight().min(pods.live());
+        if running < CALLS { Err(running) } else { Ok(()) }
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let busy = resident();
-    println!("resident, idle {idle} KB, with {CALLS} calls in flight {busy} KB: {} KB a call", (busy - idle) / CALLS);
-}
-
-/// The memory of this process, in KB.
-fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    let busy = rss::now();
+    let each = busy.saturating_sub(idle) / CALLS as u64;
+    println!("resident, idle {idle} KB, with {CALLS} calls in flight {busy} KB: {each} KB a call");
 }

@@ -1,6 +1,7 @@
-//! Namespaces that do not take every pod, or change it.
+//! Namespaces that refuse some pods, or change them.
 
-use super::harness::{Cluster, Route, until};
+use hops_k8s_tests::cluster::{Cluster, MINUTE, Route};
+use hops_k8s_tests::eventually;
 use k8s_openapi::api::core::v1::{LimitRange, Namespace};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -41,18 +42,18 @@ async fn a_limit_of_the_namespace_is_named() {
             json!({"metadata": {"name": "small"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "200m"}}]}}),
         )
         .await;
-    let refused = || async {
+    let refused = async || {
         let document = cluster.call(json!({"command": ["true"], "cpu": "300m"})).await;
         if document.error().is_empty() { Err("not in force yet") } else { Ok(document) }
     };
-    let document = until("the limit is in force", refused).await;
+    let document = eventually("the limit is in force", MINUTE, refused).await;
     assert!(document.error().starts_with("Forbidden: "), "{document:?}");
     assert!(document.error().contains("maximum cpu usage per Container is 200m, but limit is 300m"), "{document:?}");
     assert_eq!(cluster.call(json!({"command": ["true"], "cpu": "200m"})).await.error(), "");
     cluster.end().await;
 }
 
-/// What an admission controller does to the pods of a namespace.
+/// A change that an admission controller makes to the pods of a namespace.
 struct Mutation {
     policies: Api<DynamicObject>,
     bindings: Api<DynamicObject>,
@@ -60,8 +61,8 @@ struct Mutation {
 }
 
 impl Mutation {
-    /// Has these JSON patches, in CEL, put on each pod that is created, a moment from now on.
-    async fn of(cluster: &Cluster, patches: &str) -> Self {
+    /// Applies these JSON patches, in CEL, to each pod that is created. They take effect a moment later.
+    async fn start(cluster: &Cluster, patches: &str) -> Self {
         let name = cluster.namespace.clone();
         label(cluster, json!({"mutated": name})).await;
         let objects = |kind: &str| -> Api<DynamicObject> {
@@ -98,34 +99,34 @@ impl Mutation {
     }
 }
 
-/// What a service mesh does: a container more, which never ends, and labels.
+/// A service mesh adds labels and a container that never ends.
 #[tokio::test]
 #[ignore = "needs a cluster"]
-async fn what_others_add_to_the_pod_changes_nothing() {
+async fn a_container_that_others_add_to_the_pod_changes_nothing() {
     let cluster = Cluster::start(Route::PodIp).await;
     let patches = r#"[
         JSONPatch{op: "add", path: "/metadata/labels/mesh", value: "yes"},
         JSONPatch{op: "add", path: "/spec/containers/-", value: Object.spec.containers{
             name: "mesh", image: "busybox:1.35", command: ["sleep", "600"]}}]"#;
-    let mutation = Mutation::of(&cluster, patches).await;
-    let mutated = || async {
+    let mutation = Mutation::start(&cluster, patches).await;
+    let mutated = async || {
         let call = cluster.call(json!({"command": ["bash", "-c", "sleep 2; echo -n ok > /output/result.json"]}));
         let (document, pod) = tokio::join!(call, cluster.the_pod());
         assert_eq!((document.error(), document.body()), ("", "ok"));
         if pod.spec.unwrap().containers.len() == 3 { Ok(()) } else { Err("not in force yet") }
     };
-    until("a container is added", mutated).await;
+    eventually("a container is added", MINUTE, mutated).await;
     mutation.end().await;
     cluster.end().await;
 }
 
-/// A variable from a Secret or a ConfigMap that is not there, as others may add it.
+/// Adds a variable from a Secret or a ConfigMap that does not exist.
 #[rstest]
 #[case::secret("secretKeyRef", r#"secret "not-there" not found"#)]
 #[case::config_map("configMapKeyRef", r#"configmap "not-there" not found"#)]
 #[tokio::test]
 #[ignore = "needs a cluster"]
-async fn what_the_container_wants_and_is_not_there_is_named(#[case] reference: &str, #[case] words: &str) {
+async fn a_secret_or_config_map_that_does_not_exist_is_named(#[case] reference: &str, #[case] words: &str) {
     let cluster = Cluster::start(Route::PodIp).await;
     let kind = format!("Object.spec.containers.env.valueFrom.{reference}");
     let patches = format!(
@@ -133,12 +134,12 @@ async fn what_the_container_wants_and_is_not_there_is_named(#[case] reference: &
             name: "TOKEN", valueFrom: Object.spec.containers.env.valueFrom{{
                 {reference}: {kind}{{name: "not-there", key: "token"}}}}}}}}]"#
     );
-    let mutation = Mutation::of(&cluster, &patches).await;
-    let refused = || async {
+    let mutation = Mutation::start(&cluster, &patches).await;
+    let refused = async || {
         let document = cluster.call(json!({"command": ["true"]})).await;
         if document.error().is_empty() { Err("not in force yet") } else { Ok(document) }
     };
-    let document = until("the variable is added", refused).await;
+    let document = eventually("the variable is added", MINUTE, refused).await;
     assert_eq!(document.error(), format!("CreateContainerConfigError: {words}"));
     mutation.end().await;
     cluster.end().await;

@@ -1,6 +1,6 @@
 //! `hops check` as somebody with all rights, with just enough, and with one too few.
 
-use super::harness::{Cluster, Route, rules};
+use hops_k8s_tests::cluster::{Cluster, Route, rules};
 use hops_k8s_tests::{Document, hops};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use rstest::rstest;

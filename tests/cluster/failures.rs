@@ -1,8 +1,8 @@
-//! What others do to pods, and what keeps pods from starting, as a real cluster has it.
+//! Pods that others end, and pods that cannot start.
 
-use super::harness::{Cluster, Route, until};
 use hops_k8s::pods::kube::{KubeOptions, KubePods};
-use hops_k8s_tests::Document;
+use hops_k8s_tests::cluster::{Cluster, MINUTE, Route};
+use hops_k8s_tests::{Document, eventually};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, EvictParams};
@@ -10,11 +10,11 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Runs a call, and does something to its pod when that is in this state.
+/// Runs a call, and disturbs its pod once the pod is in this state.
 async fn disturbed(cluster: &Cluster, inputs: Value, state: &str, disturbance: Disturbance) -> Document {
     let disturb = async {
         let pods = cluster.api::<Pod>();
-        let pod = until("the pod is in the state", || async {
+        let pod = eventually("the pod is in the state to be disturbed in", MINUTE, async || {
             let pod = cluster.the_pod().await;
             if state_of(&pod) == state { Ok(pod) } else { Err(state_of(&pod).to_owned()) }
         })
@@ -75,7 +75,7 @@ async fn a_pod_that_others_end_is_an_error_at_once(
 
 #[tokio::test]
 #[ignore = "needs a cluster"]
-async fn a_namespace_on_its_way_out_takes_no_pods() {
+async fn a_namespace_that_is_being_deleted_takes_no_pods() {
     let cluster = Cluster::start(Route::PodIp).await;
     let keep = json!({"metadata": {"name": "keep", "finalizers": ["hops.test/keep"]}, "data": {}});
     let keep: k8s_openapi::api::core::v1::ConfigMap = cluster.create(keep).await;
@@ -110,7 +110,7 @@ async fn an_image_that_cannot_be_pulled_is_named(#[case] image: &str, #[case] er
     cluster.end().await;
 }
 
-/// An image that runs and serves nothing.
+/// The result server's image is one that ends at once.
 #[tokio::test]
 #[ignore = "needs a cluster"]
 async fn a_result_server_that_crashes_is_named() {
@@ -126,14 +126,13 @@ async fn a_result_server_that_crashes_is_named() {
     cluster.end().await;
 }
 
-/// Odd things in place of a result file.
 #[rstest]
 #[case::directory("mkdir /output/result.json", "ResultUnavailable: ")]
 #[case::dangling_link("ln -s nowhere /output/result.json", "")]
 #[case::pipe("mkfifo /output/result.json", "ResultUnavailable: ")]
 #[tokio::test]
 #[ignore = "needs a cluster"]
-async fn what_is_no_file_is_no_result(#[case] script: &str, #[case] error: &str) {
+async fn a_result_file_that_is_not_a_regular_file_gives_no_result(#[case] script: &str, #[case] error: &str) {
     let cluster = Cluster::start(Route::PodIp).await;
     let document = cluster.bash(script).await;
     assert!(document.error().starts_with(error) && document.error().is_empty() == error.is_empty(), "{document:?}");

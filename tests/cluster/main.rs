@@ -3,13 +3,11 @@
 mod admission;
 mod check;
 mod failures;
-mod harness;
-mod service;
 mod worker;
 
-use harness::{Cluster, Route, until};
 use hops_k8s_tests::cases::{self, Backend};
-use hops_k8s_tests::{Document, EXAMPLE, call, hops};
+use hops_k8s_tests::cluster::{Cluster, MINUTE, Route, rules, service};
+use hops_k8s_tests::{Document, EXAMPLE, call, eventually, hops};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::ResourceExt;
@@ -37,7 +35,7 @@ async fn the_documents_hello_gives_its_json(#[values(Route::PodIp, Route::PortFo
 #[ignore = "needs a cluster"]
 async fn five_mebibytes_of_text_arrive_byte_for_byte(#[values(Route::PodIp, Route::PortForward)] route: Route) {
     let cluster = Cluster::start(route).await;
-    // 7-digit numbers, a line each: any gap, swap or cut shows.
+    // Lines of 7-digit numbers, so that every gap, swap or cut shows.
     let document = cluster.bash("seq -w 1000000 1655359 > /output/result.json").await;
     assert_eq!(document.error(), "");
     let expected: String = (1_000_000..=1_655_359).map(|number| format!("{number}\n")).collect();
@@ -71,7 +69,7 @@ async fn one_input_file_over_a_mebibyte_is_refused_with_its_name() {
 
 #[tokio::test]
 #[ignore = "needs a cluster"]
-async fn skip_cleanup_leaves_the_pod_with_what_was_asked_for() {
+async fn skip_cleanup_leaves_the_pod_that_the_inputs_describe() {
     let cluster = Cluster::start(Route::PodIp).await;
     let document = cluster
         .call(json!({
@@ -95,7 +93,7 @@ async fn skip_cleanup_leaves_the_pod_with_what_was_asked_for() {
         assert_eq!((&*list["cpu"].0, &*list["memory"].0), ("20m", "40Mi"));
     }
     assert_eq!(sidecar.security_context.as_ref().unwrap().read_only_root_filesystem, Some(true));
-    // The input files belong to the pod, so they go with it.
+    // The input files belong to the pod, so they are deleted with it.
     cluster.api::<Pod>().delete(&pod.name_any(), &DeleteParams::default()).await.unwrap();
     cluster.end().await;
 }
@@ -110,9 +108,9 @@ async fn every_case_means_what_it_means_elsewhere() {
 
 #[tokio::test]
 #[ignore = "needs a cluster"]
-async fn a_namespace_that_is_not_there_is_an_error() {
+async fn a_namespace_that_does_not_exist_is_an_error() {
     let cluster = Cluster::start(Route::PodIp).await;
-    // Who may not know the namespaces hears that it may not create pods there.
+    // As an administrator: without the right to see namespaces, the error is about the right to create pods.
     let inputs = cluster.inputs(json!({"namespace": "there-is-none"}));
     let document = Document::parse(&call(Arc::new(service::kube().await), &inputs).await.unwrap());
     assert!(document.error().starts_with("InvalidInputs: namespace \"there-is-none\" does not exist"), "{document:?}");
@@ -132,21 +130,10 @@ async fn dropping_a_call_deletes_its_pod_wherever_it_was() {
     cluster.end().await;
 }
 
-async fn running_pod(cluster: &Cluster) -> Pod {
-    until("a pod runs", || async {
-        let pod = cluster.the_pod().await;
-        match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
-            Some("Running") => Ok(pod),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await
-}
-
 mod command {
     use super::*;
 
-    /// A file that the command reads, in a folder that is removed with the test.
+    /// A file for the command, in a folder that is removed with the test.
     struct File(tempfile::TempDir, &'static str);
 
     impl File {
@@ -166,7 +153,7 @@ mod command {
     #[ignore = "needs a cluster"]
     async fn the_documents_example_prints_the_documents_result(#[values(false, true)] port_forward: bool) {
         let cluster = Cluster::start(Route::PortForward).await;
-        // As it stands in the document, but for the namespace: tests keep to their own.
+        // Unchanged but for the namespace, since each test has its own.
         let example = EXAMPLE.replace(r#"namespace = """#, &format!("namespace = {:?}", cluster.namespace));
         assert_ne!(example, EXAMPLE);
         let file = File::new("example.hops", example);
@@ -203,7 +190,7 @@ mod command {
         let child =
             Command::new(hops()).arg("run").arg(file.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let child = child.unwrap();
-        running_pod(&cluster).await;
+        cluster.running_pod().await;
         let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
         assert!(kill.success());
         let output = child.wait_with_output().unwrap();
@@ -215,15 +202,15 @@ mod command {
         cluster.end().await;
     }
 
-    /// The command as a pod of the cluster, with the rights that it needs there. The node has to be this machine:
-    /// the pod uses its programs.
+    /// Runs the command in a pod of the cluster, with the rights that it needs there. The node has to be this machine,
+    /// since the pod mounts the command from it.
     #[rstest]
     #[tokio::test]
     #[ignore = "needs a cluster"]
     async fn in_a_cluster_it_uses_its_service_account_and_pod_addresses(#[values(false, true)] port_forward: bool) {
         let cluster = Cluster::start(Route::PortForward).await;
         let needed = |rule: &PolicyRule| port_forward || rule.resources.as_ref().unwrap() != &["pods/portforward"];
-        let rules: Vec<PolicyRule> = harness::rules().into_iter().filter(needed).collect();
+        let rules: Vec<PolicyRule> = rules().into_iter().filter(needed).collect();
         cluster.account("inside", json!(rules)).await;
         let inputs = cluster.inputs(json!({
             "command": ["bash", "-c", "cp /input/a /output/result.json"], "in_files": {"a": "[\"from inside\"]"},
@@ -256,7 +243,7 @@ mod command {
             }))
             .await;
         let pods = cluster.api::<Pod>();
-        let phase = until("hops has ended", || async {
+        let phase = eventually("hops has ended", MINUTE, async || {
             let phase = pods.get("hops").await.unwrap().status.unwrap().phase.unwrap();
             if matches!(&*phase, "Succeeded" | "Failed") { Ok(phase) } else { Err(phase) }
         })

@@ -1,12 +1,12 @@
 //! Workers that are killed, on a real cluster and a real nats-server: one pod and one result for each request.
 
-use super::harness::{Cluster, Route, until};
-use super::service::{Seen, awaited, kill, kube, no_pods, process, request, start};
 use async_trait::async_trait;
 use hops_k8s::pods::kube::KubePods;
 use hops_k8s::pods::{ContainerState, Error, FoundPod, Identity, Pod, PodSpec, PodStatus, Pods};
-use hops_k8s_tests::dir_with;
+use hops_k8s_tests::cluster::service::{Seen, awaited, kill, kube, no_pods, process, request, start};
+use hops_k8s_tests::cluster::{Cluster, MINUTE, Route};
 use hops_k8s_tests::nats::{Installation, Server};
+use hops_k8s_tests::{dir_with, eventually};
 use rstest::rstest;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -17,22 +17,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncRead;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
-/// Where a worker is killed.
+/// The point in a call at which a worker is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Point {
     BeforeCreate,
     AfterCreate,
     WhileRunning,
-    /// The result is read, and not in the queue.
+    /// The result was read, and is not yet in the queue.
     AfterFetch,
-    /// The result is in the queue, and the request not acknowledged.
+    /// The result is in the queue, and the request is not yet acknowledged.
     AfterPublish,
-    /// The request is acknowledged, and the pod not deleted.
+    /// The request is acknowledged, and the pod is not yet deleted.
     AfterAcknowledge,
 }
 
-/// Pods of a cluster, for a worker that comes to this point and no further.
+/// Pods of a cluster, on which a worker gets to a point and no further.
 struct Halting {
     pods: KubePods,
     halt: Arc<Halt>,
@@ -79,7 +80,7 @@ impl Pod for HaltingPod {
 
     async fn changed(&mut self) -> Result<PodStatus, Error> {
         let status = self.pod.changed().await?;
-        // Of one that was soon done, nothing else may have been seen.
+        // The first status of a short run may be its end.
         if !matches!(status.main, ContainerState::Waiting(_)) {
             self.halt.at(Point::WhileRunning).await;
         }
@@ -132,10 +133,10 @@ async fn a_request_of_a_killed_worker_has_one_pod_and_one_result(
         "command": ["bash", "-c", "sleep 2; echo \"[\\\"$HOSTNAME\\\"]\" > /output/result.json"],
     }));
     installation.request("seq", "call", inputs.to_string()).await;
-    halt.reached.notified().await;
+    timeout(MINUTE, halt.reached.notified()).await.expect("the worker reaches the point within a minute");
     kill(killed).await;
     if point == Point::AfterPublish {
-        // All that the worker does from there to its acknowledgement.
+        // What the killed worker would have published.
         let result = json!({
             "hops": {"started_at": "2026-01-01T00:00:00.000Z", "finished_at": "2026-01-01T00:00:00.000Z", "error": null},
             "errored": false, "completed": true, "done": true, "body": "", "json": ["hiphops-run-published"],
@@ -178,7 +179,7 @@ async fn a_process_that_is_killed_loses_nothing_to_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
-async fn a_process_that_is_to_end_leaves_its_pods_to_the_next() {
+async fn a_process_that_drains_leaves_its_pods_to_the_next() {
     let cluster = Cluster::start(Route::PodIp).await;
     let server = Server::start_for(&cluster.namespace, 1024 * 1024);
     let installation = Installation::start(&server).await;
@@ -215,17 +216,14 @@ async fn a_policy_that_is_replaced_holds_for_the_requests_after_it() {
     fs::write(&policy, "namespaces: [others]\n").unwrap();
     assert!(Command::new("kill").args(["-HUP", &worker.0.id().to_string()]).status().unwrap().success());
     let mut number = 5;
-    until("the new policy holds", || {
+    eventually("the new policy holds", MINUTE, async || {
         number += 1;
-        let (cluster, installation) = (&cluster, &installation);
-        async move {
-            request(cluster, installation, number..number + 1, 0, json!({})).await;
-            let document = installation.awaited("seq", &number.to_string()).await;
-            if document.error().starts_with("PolicyDenied: ") { Ok(()) } else { Err(document) }
-        }
+        request(&cluster, &installation, number..number + 1, 0, json!({})).await;
+        let document = installation.awaited("seq", &number.to_string()).await;
+        if document.error().starts_with("PolicyDenied: ") { Ok(()) } else { Err(document) }
     })
     .await;
-    // Those that ran already keep what they had, the end of their time included.
+    // The requests that ran already keep their policy, with its limit of time.
     awaited(&installation, 5).await;
     let document = installation.awaited("seq", "5").await;
     assert!(document.error().starts_with("Timeout: "), "{document:?}");
@@ -254,19 +252,25 @@ fn spec(cluster: &Cluster) -> PodSpec {
     }
 }
 
+/// Waits until the pod's container runs.
+async fn runs(pod: &mut dyn Pod) {
+    let running = async { while pod.changed().await.unwrap().main != ContainerState::Running {} };
+    timeout(MINUTE, running).await.expect("the container runs within a minute");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
-async fn a_pod_on_its_way_out_is_not_adopted_but_made_anew() {
+async fn a_pod_that_is_being_deleted_is_not_adopted_but_created_anew() {
     let cluster = Cluster::start(Route::PodIp).await;
     let seen = Seen::watch(&cluster);
     let identity = Identity { outlives_call: true, ..Identity::random() };
     let mut pod = cluster.pods.create(spec(&cluster), identity.clone()).await.unwrap();
-    while pod.changed().await.unwrap().main != ContainerState::Running {}
+    runs(&mut *pod).await;
     pod.delete().await.unwrap();
     drop(pod);
     let mut pod = cluster.pods.create(spec(&cluster), identity).await.unwrap();
     assert!(!pod.is_adopted());
-    while pod.changed().await.unwrap().main != ContainerState::Running {}
+    runs(&mut *pod).await;
     pod.delete().await.unwrap();
     assert_eq!(seen.count(), 2);
     cluster.end().await;
@@ -279,7 +283,7 @@ async fn somebody_elses_pod_of_the_same_name_is_left_alone() {
     let identity = Identity { outlives_call: true, ..Identity::random() };
     let other = Identity { name: identity.name.clone(), ..Identity::random() };
     let mut pod = cluster.pods.create(spec(&cluster), identity).await.unwrap();
-    let error = cluster.pods.create(spec(&cluster), other).await.err().expect("the name is taken");
+    let Err(error) = cluster.pods.create(spec(&cluster), other).await else { panic!("the name is taken") };
     assert!(matches!(&error, Error::Other(why) if why.contains("is in the way")), "{error:?}");
     cluster.pods.drained().await;
     assert!(cluster.the_pod().await.metadata.deletion_timestamp.is_none());

@@ -1,11 +1,9 @@
-//! Calls on a cluster whose API server does what API servers do on bad days.
+//! Calls on a cluster in this process whose API server and result server fail as a test says.
 
-mod forward;
-mod harness;
 mod identities;
-mod kubelet;
 mod requests;
 mod results;
-mod server;
-mod store;
+mod support;
 mod watches;
+
+use support::{forward, harness, kubelet, server, store};

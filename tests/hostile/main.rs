@@ -1,14 +1,13 @@
-//! Plugins that do what no plugin should: each ends its own call, in time and within its limits, and harms no other.
+//! Hostile plugins: each ends its own call, in time and within its limits, and harms no other call.
 
 mod misdeeds;
 
-use hops_k8s::document::CallResult;
 use hops_k8s::event::{Event, Events};
 use hops_k8s::plugin::{CallCtx, CallError, Limits, LoadError, Plugin};
 use hops_k8s::pods::PodStatus;
 use hops_k8s::pods::memory::{Memory, Script};
 use hops_k8s::policy::Policy;
-use hops_k8s_tests::{Document, call, component_of, runtime};
+use hops_k8s_tests::{Document, call, component_of, rss, runtime};
 use misdeeds::{ALL, Misdeed, NONE};
 use rstest::rstest;
 use serde_json::json;
@@ -38,15 +37,19 @@ async fn call_of(plugin: &Plugin, events: Events) -> Result<String, CallError> {
     let called = plugin.call(ctx, "run", "{}").await;
     assert!(pods.created().len() <= Limits::default().pods);
     assert_eq!(pods.live(), 0, "a pod is left");
-    called.map(CallResult::into_text)
+    match called {
+        Ok(result) => Ok(result.into_text()),
+        Err(CallError::NotADocument(text)) => Ok(text),
+        Err(error) => Err(error),
+    }
 }
 
-/// What a plugin answers that does nothing but this.
+/// The answer of a plugin whose `call` runs this code.
 async fn answer(call: &'static str) -> String {
     call_of(&load(Misdeed { call, ..NONE }), Events::default()).await.unwrap()
 }
 
-/// Runs 100 calls of the true plugin at once, which have to succeed. The time that most of them took at the least.
+/// Runs 100 calls of the real plugin at once, and checks that they succeed. Returns the median of their times.
 async fn good_calls() -> Duration {
     let pods = Arc::new(Memory::new(|_| {
         Script::default()
@@ -81,34 +84,26 @@ async fn a_misdeed_ends_its_own_call_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures, and tests nothing"]
+#[ignore = "prints figures, and checks nothing"]
 async fn figures() {
     let alone = good_calls().await.min(good_calls().await);
     println!("{:40} {:>9} {:>9} {:>9}", "", "ends in", "memory", "100 calls beside it");
     println!("{:40} {:>9} {:>9} {alone:>9.1?}", "nothing", "", "");
     for misdeed in ALL {
         let plugin = load(misdeed);
-        // So that the peak is the one from here on.
-        std::fs::write("/proc/self/clear_refs", "5").unwrap();
-        let before = status("VmRSS");
+        rss::reset_peak();
+        let before = rss::now();
         let start = Instant::now();
         let called = call_of(&plugin, Events::default()).await;
-        let (took, memory) = (start.elapsed(), status("VmHWM").saturating_sub(before) / 1024);
+        let (took, memory) = (start.elapsed(), rss::peak().saturating_sub(before) / 1024);
         drop(called);
         let (_, beside) = tokio::join!(call_of(&plugin, Events::default()), good_calls());
         println!("{:40} {took:>9.1?} {memory:>5} MiB {beside:>9.1?}", misdeed.name);
     }
 }
 
-/// A number of kibibytes that Linux knows of this process.
-fn status(name: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-    line.trim_end_matches("kB").trim().parse().unwrap()
-}
-
 #[tokio::test(start_paused = true)]
-async fn as_many_lines_of_a_log_as_can_be_asked_for_are_as_many_as_the_policy_allows() {
+async fn a_plugin_gets_no_more_lines_of_a_log_than_the_policy_allows() {
     let text = answer(
         "(call $tail-logs (call $pod) (i32.const -1) (i32.const 256))
         (call $answer (i32.load (i32.const 264)) (i32.load (i32.const 268)))",
@@ -121,7 +116,7 @@ async fn as_many_lines_of_a_log_as_can_be_asked_for_are_as_many_as_the_policy_al
 #[case::upwards("(i32.const 520) (i32.const 4)", "the input file \"../x\"")]
 #[case::empty("(i32.const 520) (i32.const 0)", "the input file \"\"")]
 #[tokio::test]
-async fn a_file_can_be_put_nowhere_but_below_the_input_directory(#[case] path: &'static str, #[case] file: &str) {
+async fn a_plugin_can_put_files_only_below_the_input_directory(#[case] path: &'static str, #[case] file: &str) {
     let call =
         format!("(call $set-string (i32.const 1024) {path}) (call $pod-with-files (i32.const 1024) (i32.const 1))");
     let error = answer(call.leak()).await;
@@ -129,14 +124,14 @@ async fn a_file_can_be_put_nowhere_but_below_the_input_directory(#[case] path: &
 }
 
 #[tokio::test]
-async fn a_file_can_be_read_nowhere_but_below_the_output_directory() {
+async fn a_plugin_can_read_files_only_below_the_output_directory() {
     let error =
         answer("(call $read-file (call $pod) (i32.const 520) (i32.const 4) (i32.const 256)) (call $error)").await;
     assert_eq!(error, "the file to read \"../x\" is not below its directory; give a relative path without ..");
 }
 
 #[tokio::test]
-async fn a_pod_can_be_described_with_no_more_than_it_can_have() {
+async fn a_description_that_is_too_large_for_a_pod_is_refused() {
     let error = answer(
         "(call $grow-to-100-mib)
         (call $set-string (i32.const 8) (i32.const 1024) (i32.const 20000000))
@@ -152,7 +147,7 @@ async fn a_pod_can_be_described_with_no_more_than_it_can_have() {
 }
 
 #[tokio::test]
-async fn a_result_that_is_no_document_is_handed_on_as_it_is() {
+async fn a_result_that_is_not_a_document_is_an_error_with_its_text() {
     assert_eq!(answer("(call $answer (i32.const 525) (i32.const 1))").await, "{");
 }
 
@@ -181,6 +176,6 @@ async fn a_pod_can_be_deleted_twice_while_its_log_is_read() {
 fn a_component_with_more_than_its_share_is_refused(#[case] more: &str, #[case] what: &str) {
     let text = include_str!("plugin.wat").replacen("(table", &format!("{more} (table"), 1);
     let text = text.replace("@START@", "").replace("@REALLOC@", "").replace("@CALL@", NONE.call);
-    let error = runtime(Limits::default()).load(&component_of(&text)).err().expect("it has too many");
+    let error = runtime(Limits::default()).load(&component_of(&text)).expect_err("it has too many");
     assert!(matches!(error, LoadError::Invalid(_)) && error.to_string().contains(what), "{error}");
 }

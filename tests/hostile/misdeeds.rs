@@ -1,6 +1,7 @@
-//! What plugins can do wrong, in WebAssembly, and how it ends. The functions that these texts use are in `plugin.wat`.
+//! What plugins can do wrong, in WebAssembly, and how their calls must end. `plugin.wat` has the functions that these
+//! texts use.
 
-/// What a plugin does in its three places.
+/// The code that a plugin runs at its start, when it is asked for memory, and when it is called.
 #[derive(Clone, Copy)]
 pub struct Misdeed {
     pub name: &'static str,
@@ -11,11 +12,11 @@ pub struct Misdeed {
     pub error: &'static str,
 }
 
-/// A plugin that does nothing wrong, and nothing else.
+/// A plugin that does nothing.
 pub const NONE: Misdeed = Misdeed { name: "", start: "", realloc: "", call: "i32.const 0", error: "" };
 
 const CPU_TIME: &str = "the plugin used up its CPU time; this is a defect of the plugin, not of the call's container";
-const TIME: &str = "the call took longer than 3s, which is the most on this host; split its work, or raise the limit";
+const TIME: &str = "the call took longer than 3s, the limit of this host; split its work, or raise the limit";
 
 macro_rules! failed {
     ($why:literal) => {
@@ -35,7 +36,7 @@ const fn called(name: &'static str, call: &'static str, error: &'static str) -> 
 
 pub const ALL: [Misdeed; 26] = [
     Misdeed { name: "loops at its start", start: "(loop br 0)", error: CPU_TIME, ..NONE },
-    Misdeed { name: "loops when it is to give memory", realloc: "(loop br 0)", error: CPU_TIME, ..NONE },
+    Misdeed { name: "loops when it is asked for memory", realloc: "(loop br 0)", error: CPU_TIME, ..NONE },
     called("loops", "(loop br 0) i32.const 0", CPU_TIME),
     called("asks for the time without end", "(loop (drop (call $now)) br 0) i32.const 0", CPU_TIME),
     called(
@@ -126,13 +127,13 @@ pub const ALL: [Misdeed; 26] = [
         failed!("invalid utf-8 sequence of 1 bytes from index 0"),
     ),
     called(
-        "has a result of no known kind",
+        "has a result of an unknown kind",
         "(i32.store8 (i32.const 768) (i32.const 7)) i32.const 768",
         failed!("invalid expected discriminant"),
     ),
-    called("has a result nowhere", "i32.const -4", failed!("pointer out of bounds of memory")),
+    called("has a result outside of its memory", "i32.const -4", failed!("pointer out of bounds of memory")),
     Misdeed {
-        name: "gives memory that it has not",
+        name: "gives memory that it does not have",
         realloc: "(return (i32.const -4))",
         error: failed!("realloc return: beyond end of memory"),
         ..NONE

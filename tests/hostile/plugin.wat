@@ -1,5 +1,5 @@
-;; A plugin that does what the tests put in three places: at its start, where it is to give memory for what the host
-;; hands over, and where it is called.
+;; A plugin that runs a test's code in three places: at its start, when the host asks it for memory, and when it is
+;; called.
 (module
   (import "hiphops:k8s/pods@0.1.0" "[static]pod.create" (func $create (param $spec i32) (param $out i32)))
   (import "hiphops:k8s/pods@0.1.0" "[method]pod.name" (func $name (param $pod i32) (param $out i32)))
@@ -19,18 +19,18 @@
     (i32.store (local.get $at) (local.get $start))
     (i32.store offset=4 (local.get $at) (local.get $bytes)))
 
-  ;; A pod-spec at 0. All that is not set here is empty.
+  ;; A pod-spec at 0. What is not set here is empty.
   (func $spec (result i32)
     (call $set-string (i32.const 56) (i32.const 512) (i32.const 3)) ;; input-dir
     (call $set-string (i32.const 72) (i32.const 515) (i32.const 4)) ;; output-dir
     i32.const 0)
 
-  ;; Asks for a pod, and has its handle.
+  ;; Creates a pod, and returns its handle.
   (func $pod (result i32)
     (call $create (call $spec) (i32.const 256))
     (i32.load (i32.const 264)))
 
-  ;; Asks for a pod with this list of input files, and answers with what the host says against it.
+  ;; Asks for a pod with this list of input files, and ends with the error that the host gives.
   (func $pod-with-files (param $start i32) (param $files i32) (result i32)
     (drop (call $spec))
     (call $set-string (i32.const 64) (local.get $start) (local.get $files))

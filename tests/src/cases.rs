@@ -1,6 +1,6 @@
 //! What every backend of pods must do: the calls of `backends/cases.json`, as `backends/README.md` describes them.
 
-use crate::vector::Vector;
+use crate::vector::Pod;
 use crate::{Document, call};
 use futures::StreamExt;
 use hops_k8s::pods::Pods;
@@ -66,8 +66,7 @@ impl Case {
             "unschedulable": part("unschedulable", Value::Null),
         });
         let pod = json!({"states": [state], "files": part("files", json!({})), "log": part("log", json!(""))});
-        let vector = json!({"about": self.name, "inputs-text": "", "time": "", "pod": pod});
-        serde_json::from_value::<Vector>(vector).unwrap_or_else(|error| panic!("{}: {error}", self.name)).script()
+        serde_json::from_value::<Pod>(pod).unwrap_or_else(|error| panic!("{}: {error}", self.name)).script()
     }
 }
 

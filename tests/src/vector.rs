@@ -186,7 +186,14 @@ impl Vector {
 
     /// The script of the call's pod, for pods in memory.
     pub fn script(&self) -> Script {
-        let Pod { refused, states, lost, files, log } = &self.pod;
+        self.pod.script()
+    }
+}
+
+impl Pod {
+    /// The script of this pod, for pods in memory.
+    pub fn script(&self) -> Script {
+        let Pod { refused, states, lost, files, log } = self;
         let content = |file: &FileJson| match file {
             FileJson::Text(text) => Ok(text.clone().into_bytes()),
             FileJson::Base64(text) => Ok(base64(text)),

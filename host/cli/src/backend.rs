@@ -8,7 +8,7 @@ use hops_k8s::pods::Pods;
 use hops_k8s::pods::engine::{EngineError, EngineOptions, EnginePods};
 use hops_k8s::pods::kube::{ConnectError, KubePods};
 #[cfg(target_os = "linux")]
-use hops_k8s::pods::process::{ProcessOptions, ProcessPods};
+use hops_k8s::pods::process::{Network, ProcessOptions, ProcessPods};
 use std::sync::Arc;
 
 /// The backends that need no cluster.
@@ -20,15 +20,16 @@ pub(crate) enum Local {
     Process,
 }
 
-/// Opens the backend. Prints which it is if `--local` leaves the choice open.
-pub(crate) async fn open(global: &Global, local: Option<Local>) -> Result<Arc<dyn Pods>, CommandError> {
+/// Opens the backend. Prints which it is if `--local` leaves the choice open. Processes use this machine's network if
+/// `network` says so.
+pub(crate) async fn open(global: &Global, local: Option<Local>, network: bool) -> Result<Arc<dyn Pods>, CommandError> {
     match local {
         None => {
             let pods = KubePods::connect(global.kube_options()).await.map_err(no_cluster)?;
             Ok(Arc::new(pods))
         }
         Some(Local::Engine) => Ok(Arc::new(engine().await.map_err(CommandError::unavailable)?)),
-        Some(Local::Process) => process(global).await,
+        Some(Local::Process) => process(global, network).await,
         Some(Local::Auto) => match engine().await {
             Ok(engine) => {
                 global.note(format_args!("running on {}", engine.description()));
@@ -36,7 +37,7 @@ pub(crate) async fn open(global: &Global, local: Option<Local>) -> Result<Arc<dy
             }
             Err(error @ EngineError::None { .. }) => {
                 tracing::debug!(%error);
-                process(global).await
+                process(global, network).await
             }
             Err(error) => Err(CommandError::unavailable(error)),
         },
@@ -48,16 +49,18 @@ async fn engine() -> Result<EnginePods, EngineError> {
 }
 
 #[cfg(target_os = "linux")]
-async fn process(global: &Global) -> Result<Arc<dyn Pods>, CommandError> {
+async fn process(global: &Global, network: bool) -> Result<Arc<dyn Pods>, CommandError> {
     global.note(
         "the image is not used: calls run as processes with this machine's own programs; this protects from accidents, \
          not from hostile code",
     );
-    Ok(Arc::new(ProcessPods::new(ProcessOptions::default())))
+    let mut options = ProcessOptions::default();
+    options.network = if network { Network::Machine } else { Network::Own };
+    Ok(Arc::new(ProcessPods::new(options)))
 }
 
 #[cfg(not(target_os = "linux"))]
-async fn process(_: &Global) -> Result<Arc<dyn Pods>, CommandError> {
+async fn process(_: &Global, _: bool) -> Result<Arc<dyn Pods>, CommandError> {
     Err(CommandError::unavailable(
         "calls run as processes on Linux only; start Docker or Podman and use --local=engine",
     ))

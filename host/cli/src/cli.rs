@@ -52,7 +52,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   hops run hello.hops                        on the cluster of your kubeconfig
   hops run --local hello.hops                without a cluster
-  hops run -o body --set tag=1.2 build.hops  with a variable; prints the result file
+  hops run -o body --set tag=1.2 build.hops  with a variable; prints the result file alone
   hops run --batch in.jsonl --out out.jsonl  a call for each line";
 
 const CHECK_STATUS: &str = "\

@@ -2,8 +2,8 @@
 
 use super::contract;
 use crate::bindings::hiphops::k8s::pods as wit;
-use crate::event::{Event, Events};
 use crate::error::{Error, Excess, Refusal, Rule, TrappableError};
+use crate::event::{Event, Events};
 use crate::pods::{ContainerState, Identity, MOST_LOG_BYTES, Pod, PodSpec, PodStatus, Pods};
 use crate::policy::{Policy, Slot};
 use std::fmt;

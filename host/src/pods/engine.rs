@@ -9,10 +9,15 @@
 //! An image is pulled only if the engine does not have it. The credentials are those that `docker login` writes to
 //! `~/.docker/config.json`; credential helpers are not asked.
 
+mod api;
 mod connect;
+mod container;
+mod endpoint;
 mod files;
 mod image;
+mod log;
 mod owner;
+mod request;
 mod run;
 mod volume;
 
@@ -20,17 +25,17 @@ pub use connect::{EngineError, EngineOptions};
 
 use super::causes::chain;
 use super::{Error, Identity, MOST_LOG_BYTES, Pod, PodSpec, PodStatus, Pods};
+use api::Api;
 use async_trait::async_trait;
-use bollard::Docker;
-use bollard::errors::Error as RequestError;
-use bollard::query_parameters::{LogsOptions, RemoveContainerOptions};
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use owner::Owner;
+use request::RequestError;
 use run::Run;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::sync::{oneshot, watch};
 use tokio_util::io::StreamReader;
@@ -38,15 +43,22 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use volume::Volume;
 
+/// How long it may take to read the end of a log, and the most bytes that are read for it: a thousand lines of the length
+/// that engines have.
+const LOG_PATIENCE: Duration = Duration::from_secs(30);
+const MOST_LOG_READ: usize = 32 << 20;
+
 /// Pods as containers of one engine.
 pub struct EnginePods {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    docker: Docker,
+    api: Api,
     address: String,
     description: String,
+    /// How the engine keeps the logs of containers. Empty if it does not say.
+    logging_driver: String,
     owner: Option<Owner>,
     /// One task for each container, from its creation to its removal.
     tasks: TaskTracker,
@@ -129,10 +141,8 @@ impl Pod for EnginePod {
     }
 
     async fn follow_logs(&self) -> Result<Pin<Box<dyn AsyncRead + Send>>, Error> {
-        let options = LogsOptions { follow: true, stdout: true, stderr: true, ..LogsOptions::default() };
-        let log = self.inner.docker.logs(&self.name, Some(options));
-        let bytes = log.map(|output| output.map(|output| output.into_bytes()).map_err(io::Error::other));
-        Ok(Box::pin(StreamReader::new(Box::pin(bytes))))
+        let log = self.inner.api.follow_logs(&self.name).await.map_err(|error| self.inner.explain(error))?;
+        Ok(Box::pin(StreamReader::new(log.map_err(io::Error::other))))
     }
 
     /// The removal goes on in the background.
@@ -144,50 +154,60 @@ impl Pod for EnginePod {
 
 impl Inner {
     async fn tail_logs(&self, container: &str, lines: u32) -> Result<String, RequestError> {
-        let options = LogsOptions { stdout: true, stderr: true, tail: lines.to_string(), ..LogsOptions::default() };
-        let log: Vec<u8> = self
-            .docker
-            .logs(container, Some(options))
-            .map_ok(|output| output.into_bytes())
-            .try_fold(Vec::new(), async |mut log, bytes| {
-                log.extend_from_slice(&bytes);
-                log.drain(..log.len().saturating_sub(MOST_LOG_BYTES));
-                Ok(log)
-            })
-            .await?;
-        Ok(String::from_utf8_lossy(&log).into_owned())
+        let reading = async {
+            let mut log = self.api.tail_logs(container, lines).await?;
+            let (mut end, mut read) = (Vec::new(), 0);
+            while let Some(bytes) = log.try_next().await?
+                && read < MOST_LOG_READ
+            {
+                read += bytes.len();
+                end.extend_from_slice(&bytes);
+                // Not with each piece: what is kept has to move.
+                if end.len() > 2 * MOST_LOG_BYTES {
+                    end.drain(..end.len() - MOST_LOG_BYTES);
+                }
+            }
+            end.drain(..end.len().saturating_sub(MOST_LOG_BYTES));
+            Ok(String::from_utf8_lossy(&end).into_owned())
+        };
+        tokio::time::timeout(LOG_PATIENCE, reading).await.unwrap_or(Err(RequestError::Late(LOG_PATIENCE)))
     }
 
-    /// What a failed request means for the pod.
     fn explain(&self, error: RequestError) -> Error {
-        match error {
-            error if is_gone(&error) => Error::Gone("somebody removed the container".into()),
-            RequestError::DockerResponseServerError { status_code: 400, message } => Error::Invalid(message),
-            RequestError::DockerResponseServerError { status_code, message } => {
-                Error::Other(format!("the engine at {} answered {status_code}: {message}", self.address))
-            }
-            error => Error::Unavailable(format!(
-                "the engine at {} does not answer: {}; check that it runs",
-                self.address,
-                chain(&error)
-            )),
+        explain(&self.address, error)
+    }
+}
+
+/// What a failed request means for the pod.
+fn explain(address: &str, error: RequestError) -> Error {
+    match error {
+        error if is_gone(&error) => Error::Gone("somebody removed the container".into()),
+        RequestError::Refused { status: 400, message } => Error::Invalid(message),
+        RequestError::Refused { status, message } => {
+            Error::Other(format!("the engine at {address} answered {status}: {message}"))
         }
+        RequestError::TooLong(_) | RequestError::Unreadable(_) => {
+            Error::Other(format!("the engine at {address} does not answer as it should: {}", chain(&error)))
+        }
+        RequestError::Connect(_) | RequestError::Broken(_) | RequestError::Late(_) => Error::Unavailable(format!(
+            "the engine at {address} does not answer: {}; check that it runs",
+            chain(&error)
+        )),
     }
 }
 
 /// Whether a request failed because the container does not exist.
 fn is_gone(error: &RequestError) -> bool {
-    matches!(error, RequestError::DockerResponseServerError { status_code: 404, message }
+    matches!(error, RequestError::Refused { status: 404, message }
         if message.to_lowercase().contains("no such container"))
 }
 
 /// Removes a container with its volumes. Returns whether this request removed it: it may be gone already, or being
 /// removed by somebody else.
 async fn remove(inner: &Inner, container: &str) -> bool {
-    let options = RemoveContainerOptions { force: true, v: true, link: false };
-    match inner.docker.remove_container(container, Some(options)).await {
+    match inner.api.remove(container).await {
         Ok(()) => true,
-        Err(RequestError::DockerResponseServerError { status_code: 404 | 409, .. }) => false,
+        Err(RequestError::Refused { status: 404 | 409, .. }) => false,
         Err(error) => {
             let why = chain(&error);
             tracing::warn!(container, why, "container not removed; the next process of this user tries again");

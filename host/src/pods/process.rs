@@ -153,8 +153,7 @@ impl ProcessPods {
         let (Some(lifeline), Some(reports), Some(output)) = pipes else {
             return Err(Error::Other("the helper has no standard streams".into()));
         };
-        let waiting = ContainerState::Waiting(Cause { reason: "ContainerCreating".into(), message: String::new() });
-        let (status, mut seen) = watch::channel(Ok(super::status(Phase::Pending, waiting)));
+        let (status, mut seen) = watch::channel(Ok(PodStatus::waiting("ContainerCreating", "")));
         seen.mark_changed();
         let (log, followed) = watch::channel(Log::default());
         let kept = order.keep.then(|| folder::kept(&order.folder));
@@ -254,7 +253,7 @@ async fn listen(
         while let Ok(Some(line)) = reports.next_line().await {
             match serde_json::from_str(&line) {
                 Ok(Report::Started) => {
-                    status.send_modify(|status| *status = Ok(super::status(Phase::Running, ContainerState::Running)));
+                    status.send_modify(|status| *status = Ok(PodStatus::running()));
                 }
                 report => return report.ok(),
             }
@@ -277,8 +276,8 @@ fn last_status(report: Option<Report>, log: &Log) -> Result<PodStatus, Error> {
     let (exit_code, oom_killed, end) = match report {
         Some(Report::Ended { exit_code, oom_killed, end }) => (exit_code, oom_killed, end),
         Some(Report::NotStarted(message)) => {
-            let end = Terminated { exit_code: 128, reason: "StartError".into(), message };
-            return Ok(super::status(Phase::Failed, ContainerState::Terminated(end)));
+            let end = Terminated::new(128, "StartError", message);
+            return Ok(PodStatus::new(Phase::Failed, ContainerState::Terminated(end)));
         }
         Some(Report::Failed(why)) => return Err(Error::Other(why)),
         Some(Report::Started) | None => {
@@ -293,8 +292,8 @@ fn last_status(report: Option<Report>, log: &Log) -> Result<PodStatus, Error> {
         _ => "Error",
     };
     let message = if exit_code == 0 { String::new() } else { log.tail(MESSAGE_LINES, MESSAGE_BYTES) };
-    let main = ContainerState::Terminated(Terminated { exit_code, reason: reason.into(), message });
-    let mut status = super::status(if exit_code == 0 { Phase::Succeeded } else { Phase::Failed }, main);
+    let main = ContainerState::Terminated(Terminated::new(exit_code, reason, message));
+    let mut status = PodStatus::new(if exit_code == 0 { Phase::Succeeded } else { Phase::Failed }, main);
     let (reason, message) = match end {
         End::Itself | End::Asked | End::OverMemory => return Ok(status),
         End::Overtime => {
@@ -305,7 +304,7 @@ fn last_status(report: Option<Report>, log: &Log) -> Result<PodStatus, Error> {
         }
     };
     status.phase = Phase::Failed;
-    status.cause = Cause { reason: reason.into(), message };
+    status.cause = Cause::new(reason, message);
     Ok(status)
 }
 

@@ -111,7 +111,7 @@ impl fmt::Display for ReferenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReferenceError::Empty => f.write_str("it is empty"),
-            ReferenceError::ImageId => f.write_str("it is the id of an image and not a name"),
+            ReferenceError::ImageId => f.write_str("it is the id of an image"),
             ReferenceError::Domain(domain) => write!(f, "{domain:?} cannot be the host name of a registry"),
             ReferenceError::Component(component) => write!(
                 f,

@@ -25,8 +25,7 @@ fn spec() -> PodSpec {
 
 /// One that allows nothing beyond the plain call.
 fn policy(change: impl FnOnce(&mut Policy)) -> Policy {
-    let mut policy = Policy::default();
-    policy.env = false;
+    let mut policy = Policy { env: false, ..Policy::default() };
     change(&mut policy);
     policy
 }
@@ -118,10 +117,10 @@ fn a_rule_lets_through_what_it_names(#[case] rule: Rule, #[case] good: Ask, #[ca
     "the image \"DOCKER.IO/a\" is from DOCKER.IO/a, which is none of this host's images (docker.io/**)"
 )]
 #[case("docker.io:443/a", "the image \"docker.io:443/a\" is from docker.io:443/a, which is none of this host's images")]
-#[case("/x", "the image \"/x\" is not a reference to an image: ")]
-#[case("docker.io/../ghcr.io/x", "the image \"docker.io/../ghcr.io/x\" is not a reference to an image: ")]
-#[case("@sha256:zz", "the image \"@sha256:zz\" is not a reference to an image: ")]
-#[case("docker.io/a_b.c:/d", "the image \"docker.io/a_b.c:/d\" is not a reference to an image: ")]
+#[case("/x", "the image \"/x\" is not the name of an image: ")]
+#[case("docker.io/../ghcr.io/x", "the image \"docker.io/../ghcr.io/x\" is not the name of an image: ")]
+#[case("@sha256:zz", "the image \"@sha256:zz\" is not the name of an image: ")]
+#[case("docker.io/a_b.c:/d", "the image \"docker.io/a_b.c:/d\" is not the name of an image: ")]
 fn what_no_pattern_means_is_denied(#[case] image: &str, #[case] why: &str) {
     let policy = policy(|policy| policy.images = patterns(&["docker.io/**"]));
     let spec = PodSpec { image: image.into(), ..spec() };
@@ -137,7 +136,7 @@ fn the_id_of_an_image_is_not_a_name_in_a_repository() {
     {
         let denied = policy.check(&PodSpec { image: image.clone(), ..spec() });
         let why = format!(
-            "the image \"{image}\" is not a reference to an image: it is the id of an image and not a name; name it as in \
+            "the image \"{image}\" is not the name of an image: it is the id of an image; name it as in \
              docker.io/library/bash:5"
         );
         assert_eq!(denied, Err(Error::PolicyDenied(why)));

@@ -1,12 +1,12 @@
-//! HTTP endpoints: calls for programs that speak no NATS, health and metrics for those who watch over the process.
+//! HTTP endpoints: calls for programs that do not speak NATS, health and metrics for whoever watches over the process.
 //!
 //! | | |
 //! |---|---|
 //! | `GET /healthz` | 200 while the process lives |
-//! | `GET /readyz` | 200 or 503, and which [`check`](Server::check) failed |
+//! | `GET /readyz` | 200, or 503 and which [`check`](Server::check) failed |
 //! | `GET /metrics` | [`Metrics`], as OpenMetrics text |
-//! | `POST /v1/call/APP/HANDLER` | inputs in, result document out; with `Prefer: respond-async` or `?wait=false` 202 at once |
-//! | `GET /v1/call/ID` | 202 while such a call runs, then its document, for an hour |
+//! | `POST /v1/call/APP/HANDLER` | takes inputs, answers with the result document; with `Prefer: respond-async` or `?wait=false` answers 202 at once |
+//! | `GET /v1/call/ID` | 202 while a call of the second kind runs, then its document, for an hour |
 
 mod calls;
 
@@ -26,6 +26,7 @@ use calls::{Calls, Ended, Found};
 use futures::future::BoxFuture;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,24 +36,21 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The most that a request may have, in bytes: twice what input files may have, since JSON escapes them.
+/// The most bytes of a request's body: twice the limit of input files, because JSON escapes them.
 const MAX_BODY: usize = 32 * 1024 * 1024;
-/// How long the answer of a check holds, so that nobody can have the cluster asked all the time.
+/// How long the answer of a check is reused, so that clients cannot make this server ask the cluster all the time.
 const CHECK_HOLDS: Duration = Duration::from_secs(1);
-/// When to ask again after a refusal for lack of room, or for the result of a call that runs.
+/// Seconds after which to ask again: for a slot, or for the result of a call that runs.
 const ASK_AGAIN: &str = "1";
 
 /// Why there are no endpoints.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// Whoever reaches the address could run containers.
-    #[error(
-        "{0} can be reached from other machines, and without a token everybody there could run containers; it needs a \
-         token or an address of this machine alone"
-    )]
+    /// Everybody who reaches the address could run containers.
+    #[error("{0} can be reached from other machines, and without a token everybody there could run containers")]
     NoToken(SocketAddr),
-    /// The system does not give the address.
+    /// The system does not allow the address.
     #[error("cannot listen on {0}: {1}")]
     Address(SocketAddr, #[source] io::Error),
 }
@@ -61,11 +59,11 @@ pub enum BindError {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerOptions {
-    /// Runs the calls. Each begins with the runner that this holds at that time.
+    /// Runs the calls. Each begins with the runner that the channel holds at that time.
     pub runners: watch::Receiver<Runner>,
-    /// Where calls are counted, with all others of the process.
+    /// Counts the calls, together with all others of the process.
     pub metrics: Arc<Metrics>,
-    /// The most calls of the process at a time. While there are as many, no call is accepted over HTTP.
+    /// The most calls of the process at a time. While as many run, no call is accepted over HTTP.
     pub concurrency: usize,
 }
 
@@ -91,22 +89,28 @@ pub struct Server {
 
 struct Service {
     options: ServerOptions,
-    /// Of the token, so that comparing takes the same time for every guess.
+    /// The hash of the token: a comparison of hashes takes a time that says nothing about the token.
     token: Option<[u8; 32]>,
     checks: Vec<(&'static str, Check)>,
     checked: Mutex<Option<(Instant, Checked)>>,
     calls: Calls,
 }
 
-/// The answer to whether this is ready: a status and a JSON text.
+/// The answer of `/readyz`: a status and a JSON text.
 type Checked = (StatusCode, String);
 
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
 impl Server {
-    /// Binds to an address. With a `token`, requests below `/v1` have to carry it as `Authorization: Bearer`; without
-    /// one, the address must be this machine's own.
+    /// Binds to an address. With a `token`, requests below `/v1` need it as `Authorization: Bearer`. Without one, the
+    /// address must be a loopback address.
     ///
     /// # Errors
-    /// The address is open to others and there is no token, or the system does not give it.
+    /// The address is open to others and there is no token, or the system does not allow it.
     pub async fn bind(address: SocketAddr, token: Option<&str>, options: ServerOptions) -> Result<Self, BindError> {
         if token.is_none() && !address.ip().to_canonical().is_loopback() {
             return Err(BindError::NoToken(address));
@@ -124,12 +128,12 @@ impl Server {
         Ok(Server { listener, address, service })
     }
 
-    /// The address, with the port that the system chose if none was asked for.
+    /// The address. Where port 0 was asked for, it has the port that the system chose.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Adds a condition for being ready; its error is a sentence.
+    /// Adds a condition for being ready. Its error is a sentence.
     #[must_use]
     pub fn check<F>(mut self, name: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
@@ -139,8 +143,8 @@ impl Server {
         self
     }
 
-    /// Serves until `stop`; then takes nothing new, lets calls end within `drain`, and cancels the rest. Their pods
-    /// are being deleted when this returns.
+    /// Serves until `stop`. Then it takes nothing new, waits for the calls that end within `drain`, and cancels the
+    /// rest. Their pods are being deleted when this returns.
     ///
     /// # Errors
     /// The system takes the address away.
@@ -167,7 +171,7 @@ impl Server {
         let _ = tokio::time::timeout(drain, service.calls.ended()).await;
         service.calls.cancel();
         service.calls.ended().await;
-        // What is left are connections on which nobody asks anything.
+        // Only idle connections are left.
         let _ = tokio::time::timeout(Duration::from_secs(1), &mut serving).await;
         serving.abort();
         Ok(())
@@ -178,7 +182,7 @@ fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
-/// Lets in who may run containers.
+/// Lets requests through whose senders may run containers.
 async fn admit(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
     match &service.token {
         Some(token) => {
@@ -190,7 +194,7 @@ async fn admit(State(service): State<Arc<Service>>, request: Request, next: Next
                 return ([(WWW_AUTHENTICATE, "Bearer")], refusal(StatusCode::UNAUTHORIZED, why)).into_response();
             }
         }
-        // Web pages that somebody on this machine looks at can send requests to it too. Browsers name them.
+        // Web pages that somebody on this machine looks at can send requests to it too. Browsers name the page.
         None if request.headers().contains_key(ORIGIN) => {
             return refusal(StatusCode::FORBIDDEN, "without a token, this server takes no requests from web pages");
         }
@@ -236,10 +240,10 @@ fn wants_no_wait(query: Option<&str>, headers: &HeaderMap) -> bool {
         || preferences.any(|value| value.split([',', ';']).any(|one| one.trim().eq_ignore_ascii_case("respond-async")))
 }
 
-/// The request's body, which has to be text. Whether it means anything is for the plugin to say.
+/// Reads the request's body, which must be UTF-8. What it means is for the plugin to say.
 async fn read(request: Request) -> Result<String, Response> {
     let too_large = || {
-        let why = format!("the request has more than {} MiB; a call takes no more", MAX_BODY >> 20);
+        let why = format!("the request has more than {} MiB, the most that a call takes", MAX_BODY >> 20);
         refusal(StatusCode::PAYLOAD_TOO_LARGE, &why)
     };
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -252,7 +256,7 @@ async fn read(request: Request) -> Result<String, Response> {
         if is_limit {
             too_large()
         } else {
-            refusal(StatusCode::BAD_REQUEST, &format!("the request breaks off: {error}"))
+            refusal(StatusCode::BAD_REQUEST, &format!("the request is incomplete: {error}"))
         }
     })?;
     let not_text = |_| refusal(StatusCode::BAD_REQUEST, "the request is not UTF-8; send the call's inputs as JSON");
@@ -267,8 +271,8 @@ async fn result(State(service): State<Arc<Service>>, Path(id): Path<String>) -> 
         }
         Found::Ended(ended) => answer(ended),
         Found::Nothing => {
-            let why = "there is no such call: it was never made, ended more than an hour ago or too many calls ago, or \
-                       the server was started since";
+            let why = "there is no such call: it was never made, it ended more than an hour ago or too many calls ago, or \
+                       the server was restarted since";
             refusal(StatusCode::NOT_FOUND, why)
         }
     }
@@ -278,7 +282,7 @@ fn answer(ended: Ended) -> Response {
     match ended {
         Ended::Called(called) => json_text(StatusCode::OK, called.into_text()),
         Ended::Cancelled => {
-            let why = "the server was stopped and the call's pod deleted; call again when it is back";
+            let why = "the server was stopped and the call's pod deleted; call again when the server is back";
             refusal(StatusCode::SERVICE_UNAVAILABLE, why)
         }
     }

@@ -1,4 +1,4 @@
-//! What a worker counts, in the text format that Prometheus reads.
+//! Counters and timers of calls, in the text format that Prometheus reads.
 
 use crate::event::Event;
 use crate::pods::ContainerState;
@@ -15,13 +15,13 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// From a call that a warm node ends at once to one that takes an hour.
+/// The buckets: from a call that ends at once on a warm node to one that takes an hour.
 const SECONDS: [f64; 14] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
-/// The most outcomes that are told apart, and the longest: a plugin may invent them.
+/// The most outcomes that are counted separately. A plugin may invent any number.
 const MOST_OUTCOMES: usize = 100;
 
-/// The metrics of a process, shared by all that run calls in it.
+/// The metrics of a process, shared by everything that runs calls in it.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -90,7 +90,7 @@ impl Default for Metrics {
         let calls = Family::default();
         let durations = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
         let (in_flight, adopted, redelivered) = (Gauge::default(), Counter::default(), Counter::default());
-        // The names of counters get their `_total` when they are written.
+        // `_total` is added to the names of counters when they are written.
         registry.register("calls", "Calls that have ended, by the first word of their error", calls.clone());
         registry.register("call_duration_seconds", "Time that calls took, by stage", durations.clone());
         registry.register("calls_in_flight", "Calls that run now", in_flight.clone());
@@ -99,7 +99,7 @@ impl Default for Metrics {
         let (api_requests, api_retries) = (Family::default(), Counter::default());
         registry.register(
             "api_requests",
-            "Requests to the API server beside the watch, by status",
+            "Requests to the API server without the watch, by status",
             api_requests.clone(),
         );
         registry.register("api_retries", "Requests to the API server that were tried again", api_retries.clone());
@@ -123,7 +123,7 @@ impl Metrics {
         self.in_flight.inc();
     }
 
-    /// A call has begun, unless as many as `limit` run already.
+    /// A call has begun, unless `limit` calls run already. Returns whether it has.
     pub fn call_started_within(&self, limit: usize) -> bool {
         let before = self.in_flight.inc();
         let is_within = usize::try_from(before).is_ok_and(|before| before < limit);
@@ -136,12 +136,12 @@ impl Metrics {
     /// A call has ended; `outcome` is a result's stable first word, or a word for a call that has no result.
     pub fn call_ended(&self, outcome: &str, took: Duration) {
         self.in_flight.dec();
-        let outcome = if self.is_told_apart(outcome) { outcome } else { "Other" };
+        let outcome = if self.is_counted_separately(outcome) { outcome } else { "Other" };
         self.calls.get_or_create_owned(&Outcome { outcome: outcome.into() }).inc();
         self.stage_ended(Stage::Total, took);
     }
 
-    fn is_told_apart(&self, outcome: &str) -> bool {
+    fn is_counted_separately(&self, outcome: &str) -> bool {
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         outcomes.contains(outcome) || outcomes.len() < MOST_OUTCOMES && outcomes.insert(outcome.into())
     }
@@ -191,7 +191,7 @@ impl ObserveRequests for Metrics {
     }
 }
 
-/// Tells from a call's events which of its stages have ended.
+/// Finds out from a call's events which of its stages have ended.
 #[derive(Debug)]
 pub struct Stages {
     stage: Option<Stage>,

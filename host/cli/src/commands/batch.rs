@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 #[group(id = "many")]
 #[command(next_help_heading = "Batch options")]
 pub(crate) struct Arguments {
-    /// Run a call for each line: the inputs of k8s_run, and an id if you like
+    /// Run a call for each line of this file: inputs, and an id
     #[arg(long, value_name = "FILE")]
     batch: Option<PathBuf>,
     /// How many run at a time
@@ -43,7 +43,12 @@ fn concurrency(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "expected a number from 1 to 10000".into())
 }
 
-pub(crate) async fn run(global: &Global, arguments: &Arguments, local: Option<Local>) -> Result<Status, CommandError> {
+pub(crate) async fn run(
+    global: &Global,
+    arguments: &Arguments,
+    local: Option<Local>,
+    network: bool,
+) -> Result<Status, CommandError> {
     let path = arguments.batch.as_deref().unwrap_or(Path::new("-"));
     let policy = policy::load(global.policy.as_deref())?;
     let lines = Lines::open(path)?;
@@ -51,7 +56,7 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments, local: Option<Lo
     let plugins = plugins::plugins(global, arguments.concurrency).await?;
     let handler = first_handler(&plugins)?;
     let mut interrupt = Interrupt::listen()?;
-    let pods = backend::open(global, local).await?;
+    let pods = backend::open(global, local, network).await?;
 
     let started = Instant::now();
     let bar = progress::bar(global.quiet, lines.total());

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// A .hops file with calls, or a .json file with the inputs of k8s_run
     #[arg(required_unless_present = "batch", conflicts_with = "batch")]
     file: Option<PathBuf>,
-    /// Run this call [default: all; prints an object by their names]
+    /// Run this call [default: all, with their results by name]
     #[arg(long, value_name = "NAME", conflicts_with = "batch")]
     call: Option<String>,
     /// Set a variable of the file's expressions to a string
@@ -34,17 +34,20 @@ pub(crate) struct Arguments {
     /// JSON file that is the variable event
     #[arg(long, value_name = "FILE", conflicts_with = "batch")]
     event: Option<PathBuf>,
-    /// Print the result document, or the result file alone [default: json]
+    /// Print the result document or the result file [default: json]
     #[arg(short, long, value_name = "json|body", default_value = "json", hide_possible_values = true)]
     #[arg(hide_default_value = true, conflicts_with = "batch")]
     output: Output,
     /// Show the containers' logs on standard error while they run
     #[arg(long, conflicts_with = "batch")]
     logs: bool,
-    /// Run without a cluster: on Docker or Podman if one answers, else as a process
+    /// Run without a cluster: on Docker or Podman, or as a process
     #[arg(long, value_name = "engine|process", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "auto", hide_possible_values = true)]
     local: Option<Local>,
+    /// Let processes of --local use this machine's network
+    #[arg(long, requires = "local")]
+    network: bool,
     #[command(flatten)]
     batch: batch::Arguments,
 }
@@ -64,7 +67,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
 pub(crate) async fn run(global: &Global, arguments: &Arguments) -> Result<Status, CommandError> {
     match &arguments.file {
         Some(file) => run_file(global, arguments, file).await,
-        None => batch::run(global, &arguments.batch, arguments.local).await,
+        None => batch::run(global, &arguments.batch, arguments.local, arguments.network).await,
     }
 }
 
@@ -87,8 +90,11 @@ async fn run_file(global: &Global, arguments: &Arguments, file: &Path) -> Result
         }
     }
     // Without a good call no pod will be created, and the results say why.
-    let pods =
-        if is_any_valid { backend::open(global, arguments.local).await? } else { Arc::new(NoPods) as Arc<dyn Pods> };
+    let pods = if is_any_valid {
+        backend::open(global, arguments.local, arguments.network).await?
+    } else {
+        Arc::new(NoPods) as Arc<dyn Pods>
+    };
 
     let mut interrupt = Interrupt::listen()?;
     let spinners = MultiProgress::new();

@@ -1,11 +1,12 @@
 //! Finding the engine.
 
+use super::api::{Api, Version};
+use super::endpoint::Endpoint;
 use super::owner::{self, Owner};
+use super::request::RequestError;
 use super::{EnginePods, Inner};
 use crate::pods::causes::chain;
-use bollard::Docker;
-use bollard::errors::Error;
-use bollard::models::SystemVersion;
+use crate::pods::reference::excerpt;
 use etcetera::BaseStrategy;
 use std::env;
 use std::io::{self, ErrorKind};
@@ -91,7 +92,12 @@ impl EnginePods {
     /// # Errors
     /// No engine answers, or not the one that was asked for.
     pub async fn connect(options: EngineOptions) -> Result<Self, EngineError> {
-        let (docker, address, version) = find(options.host).await?;
+        let (api, address, version) = find(options.host).await?;
+        let logging_driver = api.logging_driver().await.unwrap_or_else(|error| {
+            let why = chain(&error);
+            tracing::warn!(why, "the logs of containers are kept on disk without a limit");
+            String::new()
+        });
         let owner = options.state_dir.and_then(|dir| {
             let owner = Owner::register(&dir);
             let warn = |error: &io::Error| {
@@ -99,18 +105,19 @@ impl EnginePods {
             };
             owner.inspect_err(warn).ok()
         });
-        let description = format!("{} at {address}", name(version));
-        let inner = Arc::new(Inner { docker, address, description, owner, tasks: TaskTracker::new() });
+        let description = format!("{} at {address}", name(&version));
+        let tasks = TaskTracker::new();
+        let inner = Arc::new(Inner { api, address, description, logging_driver, owner, tasks });
         inner.tasks.spawn(owner::sweep(inner.clone()));
         Ok(EnginePods { inner })
     }
 }
 
-async fn find(host: Option<String>) -> Result<(Docker, String, SystemVersion), EngineError> {
+async fn find(host: Option<String>) -> Result<(Api, String, Version), EngineError> {
     let host = host.or_else(|| env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()));
     if let Some(address) = host {
         return match ask(&address).await {
-            Ok((docker, version)) => Ok((docker, address, version)),
+            Ok((api, version)) => Ok((api, address, version)),
             Err(NoAnswer::Denied) => Err(EngineError::Denied { address }),
             Err(NoAnswer::Other(why)) => Err(EngineError::Silent { address, why }),
         };
@@ -120,7 +127,7 @@ async fn find(host: Option<String>) -> Result<(Docker, String, SystemVersion), E
     for socket in sockets() {
         let address = format!("unix://{}", socket.display());
         match ask(&address).await {
-            Ok((docker, version)) => return Ok((docker, address, version)),
+            Ok((api, version)) => return Ok((api, address, version)),
             Err(NoAnswer::Denied) => denied = denied.or(Some(address)),
             Err(NoAnswer::Other(why)) => tried.push(format!("{address}: {why}")),
         }
@@ -153,38 +160,18 @@ enum NoAnswer {
     Other(String),
 }
 
-async fn ask(address: &str) -> Result<(Docker, SystemVersion), NoAnswer> {
-    let no_answer = |error: Error| match io_error(&error) {
-        Some(ErrorKind::PermissionDenied) => NoAnswer::Denied,
-        Some(ErrorKind::NotFound) => NoAnswer::Other("no such socket".into()),
-        _ => NoAnswer::Other(chain(&error)),
-    };
-    let docker = Docker::connect_with_host(address).map_err(|error| match error {
-        Error::UnsupportedURISchemeError { .. } => NoAnswer::Other(
-            "an address begins with unix:// or tcp:// (for ssh://, forward the socket with `ssh -L`)".into(),
-        ),
-        Error::SocketNotFoundError(_) => NoAnswer::Other("no such socket".into()),
-        error => no_answer(error),
-    })?;
-    let version = tokio::time::timeout(ANSWER, docker.version()).await;
-    let version = version.map_err(|_| NoAnswer::Other(format!("no answer within {} s", ANSWER.as_secs())))?;
-    Ok((docker, version.map_err(no_answer)?))
+async fn ask(address: &str) -> Result<(Api, Version), NoAnswer> {
+    let endpoint = Endpoint::parse(address).map_err(NoAnswer::Other)?;
+    let answer = tokio::time::timeout(ANSWER, Api::connect(endpoint)).await;
+    let answer = answer.unwrap_or(Err(RequestError::Late(ANSWER)));
+    answer.map_err(|error| match &error {
+        RequestError::Connect(cause) if cause.kind() == ErrorKind::PermissionDenied => NoAnswer::Denied,
+        RequestError::Connect(cause) if cause.kind() == ErrorKind::NotFound => NoAnswer::Other("no such socket".into()),
+        error => NoAnswer::Other(chain(error)),
+    })
 }
 
-/// The kind of the I/O error among an error and its causes.
-fn io_error(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if let Some(error) = cause.downcast_ref::<io::Error>() {
-            return Some(error.kind());
-        }
-        next = cause.source();
-    }
-    None
-}
-
-fn name(version: SystemVersion) -> String {
-    let is_podman = version.components.iter().flatten().any(|component| component.name.starts_with("Podman"));
-    let name = if is_podman { "Podman" } else { "Docker Engine" };
-    format!("{name} {}", version.version.unwrap_or_default())
+fn name(version: &Version) -> String {
+    let name = if version.is_podman() { "Podman" } else { "Docker Engine" };
+    format!("{name} {}", excerpt(&version.version))
 }

@@ -4,8 +4,7 @@
 //! files has an id. Containers that another user or machine created on the same engine bear the id of another directory.
 
 use super::{Inner, remove};
-use bollard::query_parameters::ListContainersOptions;
-use std::collections::HashMap;
+use crate::pods::causes::chain;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -99,19 +98,19 @@ fn now() -> u64 {
 /// Removes the containers whose owner is dead or whose deadline has passed.
 pub(super) async fn sweep(inner: Arc<Inner>) {
     let Some(owner) = &inner.owner else { return };
-    let filters = HashMap::from([("label".to_owned(), vec![format!("{DIRECTORY}={}", owner.dir_id)])]);
-    let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
-    let containers = match inner.docker.list_containers(Some(options)).await {
+    let containers = match inner.api.containers(&format!("{DIRECTORY}={}", owner.dir_id)).await {
         Ok(containers) => containers,
-        Err(error) => return tracing::warn!(%error, "the containers of killed processes are not removed"),
+        Err(error) => {
+            let why = chain(&error);
+            return tracing::warn!(why, "the containers of killed processes are not removed");
+        }
     };
     for container in containers {
-        let (Some(id), Some(labels)) = (container.id, container.labels) else { continue };
-        let is_dead = labels.get(OWNER).is_some_and(|id| owner.is_dead(id));
-        let deadline = labels.get(DEADLINE).and_then(|deadline| deadline.parse::<u64>().ok());
+        let is_dead = container.label(OWNER).is_some_and(|id| owner.is_dead(id));
+        let deadline = container.label(DEADLINE).and_then(|deadline| deadline.parse::<u64>().ok());
         if is_dead || deadline.is_some_and(|deadline| deadline < now()) {
-            tracing::info!(container = id, "removing a container that its process left");
-            remove(&inner, &id).await;
+            tracing::info!(container = container.id, "removing a container that its process left");
+            remove(&inner, &container.id).await;
         }
     }
     if let Err(error) = owner.forget_the_dead() {

@@ -130,21 +130,10 @@ impl KubePods {
     /// What went wrong first. The pod is then deleted in the background: wait for [`Pods::drained`].
     pub async fn try_pod(&self, namespace: &str) -> Result<(), PodTrouble> {
         let spec = PodSpec {
-            namespace: namespace.into(),
-            image: self.server_image().into(),
-            command: vec![],
-            args: vec![],
-            env: vec![],
             cpu: "10m".into(),
             memory: "16Mi".into(),
-            input_dir: "/input".into(),
-            input_files: vec![],
-            output_dir: "/output".into(),
             lifetime_ms: LIFETIME_MS,
-            keep: false,
-            service_account: None,
-            image_pull_secrets: vec![],
-            node_selector: vec![],
+            ..PodSpec::new(namespace, self.server_image())
         };
         let failed = |step| move |error| PodTrouble::Failed(step, error);
         let mut pod = self.create(spec, Identity::random()).await.map_err(failed(Step::Create))?;
@@ -180,10 +169,10 @@ async fn started(pod: &mut dyn Pod) -> Result<(), PodTrouble> {
                 }
                 Some(ContainerState::Terminated(end)) => {
                     let message = format!("it ended with exit code {}: {}", end.exit_code, end.message);
-                    return Err(PodTrouble::NotStarted(Cause { reason: end.reason.clone(), message }));
+                    return Err(PodTrouble::NotStarted(Cause::new(&end.reason, message)));
                 }
                 _ if status.deleted => {
-                    return Err(PodTrouble::NotStarted(cause("PodDeleted", "somebody deleted the pod")));
+                    return Err(PodTrouble::NotStarted(Cause::new("PodDeleted", "somebody deleted the pod")));
                 }
                 _ if status.phase == Phase::Failed => return Err(PodTrouble::NotStarted(status.cause)),
                 _ => last = Some(status),
@@ -192,7 +181,7 @@ async fn started(pod: &mut dyn Pod) -> Result<(), PodTrouble> {
     };
     match tokio::time::timeout(START, running).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(PodTrouble::Late(last.map_or_else(|| cause("", ""), awaited))),
+        Err(_) => Err(PodTrouble::Late(last.map_or_else(Cause::default, awaited))),
     }
 }
 
@@ -204,14 +193,10 @@ fn is_trouble(cause: &Cause) -> bool {
 /// What a pod waits for that does not start.
 fn awaited(status: PodStatus) -> Cause {
     match (status.unschedulable, status.sidecar) {
-        (Some(message), _) => Cause { reason: "Unschedulable".into(), message },
+        (Some(message), _) => Cause::new("Unschedulable", message),
         (None, Some(ContainerState::Waiting(cause))) => cause,
         (None, _) => status.cause,
     }
-}
-
-fn cause(reason: &str, message: &str) -> Cause {
-    Cause { reason: reason.into(), message: message.into() }
 }
 
 fn role(namespace: &str, rules: &[Rule], user: &str) -> (Role, RoleBinding) {

@@ -39,7 +39,7 @@ impl Snapshot {
                 .and_then(|status| status.container_statuses.as_ref())
                 .and_then(|containers| containers.iter().find(|container| container.name == name))
                 .and_then(|container| container.state.as_ref())
-                .map_or_else(|| ContainerState::Waiting(cause(&None, &None)), state)
+                .map_or_else(|| ContainerState::Waiting(Cause::default()), state)
         };
         Snapshot {
             status: PodStatus {
@@ -50,7 +50,7 @@ impl Snapshot {
                     Some("Failed") => Phase::Failed,
                     Some(_) => Phase::Unknown,
                 },
-                cause: status.map_or_else(|| cause(&None, &None), |status| cause(&status.reason, &status.message)),
+                cause: status.map_or_else(Cause::default, |status| cause(&status.reason, &status.message)),
                 unschedulable: condition("PodScheduled", "False")
                     .map(|condition| condition.message.clone().unwrap_or_default()),
                 waits_for_room: false,
@@ -90,21 +90,16 @@ fn is_about_room(message: &str) -> bool {
 
 fn state(state: &k8s::ContainerState) -> ContainerState {
     if let Some(end) = &state.terminated {
-        ContainerState::Terminated(Terminated {
-            exit_code: end.exit_code,
-            reason: end.reason.clone().unwrap_or_default(),
-            message: end.message.clone().unwrap_or_default(),
-        })
+        let Cause { reason, message } = cause(&end.reason, &end.message);
+        ContainerState::Terminated(Terminated::new(end.exit_code, reason, message))
     } else if state.running.is_some() {
         ContainerState::Running
     } else {
         let waiting = state.waiting.as_ref();
-        ContainerState::Waiting(
-            waiting.map_or_else(|| cause(&None, &None), |waiting| cause(&waiting.reason, &waiting.message)),
-        )
+        ContainerState::Waiting(waiting.map_or_else(Cause::default, |waiting| cause(&waiting.reason, &waiting.message)))
     }
 }
 
 fn cause(reason: &Option<String>, message: &Option<String>) -> Cause {
-    Cause { reason: reason.clone().unwrap_or_default(), message: message.clone().unwrap_or_default() }
+    Cause::new(reason.clone().unwrap_or_default(), message.clone().unwrap_or_default())
 }

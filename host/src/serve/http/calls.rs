@@ -1,4 +1,4 @@
-//! The calls that were asked for over HTTP, and the results of those that nobody waits for.
+//! The calls of HTTP clients, and the results of those calls that no client waits for.
 
 use super::ServerOptions;
 use crate::document::CallResult;
@@ -16,10 +16,10 @@ use uuid::Uuid;
 
 /// How long a result is kept.
 const KEPT_FOR: Duration = Duration::from_secs(60 * 60);
-/// The most results that are kept, and the most bytes in all of them. The oldest go first.
+/// The most results that are kept, and the most bytes of all of them. The oldest are dropped first.
 const KEPT: (usize, usize) = (10_000, 256 * 1024 * 1024);
 
-/// What came of a call.
+/// How a call ended.
 #[derive(Clone)]
 pub(super) enum Ended {
     Called(CallResult),
@@ -43,9 +43,9 @@ pub(super) struct Calls {
 
 #[derive(Default)]
 struct Results {
-    /// None while the call runs.
+    /// `None` while the call runs.
     by_id: HashMap<String, Option<Ended>>,
-    /// Those that have ended, the oldest first, with the bytes of their documents.
+    /// The calls that have ended, the oldest first, with the bytes of their documents.
     kept: VecDeque<(String, Instant, usize)>,
     bytes: usize,
 }
@@ -100,7 +100,7 @@ impl Calls {
         self.running.wait().await;
     }
 
-    /// Cancels all calls, also those that come yet.
+    /// Cancels all calls, and those that are still to come.
     pub(super) fn cancel(&self) {
         self.cancelled.cancel();
     }
@@ -120,7 +120,7 @@ impl Calls {
         work.instrument(span.clone()).await
     }
 
-    /// Runs a call, and tells the log and the metrics of its stages.
+    /// Runs a call. Logs and counts its stages.
     async fn observe(&self, (app, handler): (&str, &str), inputs: &str, span: &tracing::Span) -> Ended {
         let (runner, metrics) = (self.options.runner(), &self.options.metrics);
         let (events, mut received) = Events::channel(false);
@@ -165,7 +165,7 @@ impl Results {
         self.forget();
     }
 
-    /// Forgets what is too old or too much.
+    /// Drops results that are too old or too many.
     fn forget(&mut self) {
         while let Some((id, since, bytes)) = self.kept.front() {
             let is_too_much = self.kept.len() > KEPT.0 || self.bytes > KEPT.1;
@@ -179,8 +179,8 @@ impl Results {
     }
 }
 
-/// A call's right to run, and its count in the metrics. It ends with the call, or is dropped with it when the client has
-/// gone.
+/// A call's right to run, counted in the metrics. It ends with the call; if the client has gone, it is dropped with the
+/// call.
 pub(super) struct Slot {
     metrics: Arc<Metrics>,
     started: Instant,

@@ -1,6 +1,6 @@
 //! One request, from its delivery to its acknowledgement.
 
-use super::Inner;
+use super::inner::Inner;
 use super::queue::{Delivery, pause, pauses};
 use super::request::Request;
 use crate::document::CallResult;
@@ -10,52 +10,17 @@ use crate::runner::UNKNOWN_HANDLER;
 use crate::serve::metrics::{Metrics, Stages};
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::message::{Acker, Message};
-use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{Instrument, Span, field};
 
-/// How a request is answered that nobody knows what to do with; somebody may have changed the consumer's filter.
+/// The answer to a message whose subject is not that of a request; somebody may have changed the consumer's filter.
 const UNREADABLE: AckKind = AckKind::Nak(Some(Duration::from_secs(60)));
 
-/// The time in which the queue hears that this worker does not ask for requests any more.
+/// The time in which the queue learns that this worker does not ask for requests any more.
 const UNASKED: Duration = Duration::from_millis(100);
 
-/// The calls that run in this worker, by the names of their pods.
-#[derive(Default)]
-pub(super) struct Live(Mutex<HashSet<String>>);
-
-impl Live {
-    fn names(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.names().len()
-    }
-
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.names().contains(name)
-    }
-
-    fn enter(&self, name: &str) -> Option<Entry<'_>> {
-        self.names().insert(name.into()).then(|| Entry { live: self, name: name.into() })
-    }
-}
-
-struct Entry<'a> {
-    live: &'a Live,
-    name: String,
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        self.live.names().remove(&self.name);
-    }
-}
-
-/// Counts a call, and tells how it ended.
+/// Counts a call, and logs how it ended.
 struct Count<'a> {
     metrics: &'a Metrics,
     start: Instant,
@@ -78,61 +43,63 @@ impl Drop for Count<'_> {
     }
 }
 
-/// How a request is done with.
-enum Answer {
-    /// Its result stands in the stream; the pod is not needed any more.
+/// How a request ends. Its pods are not needed any more.
+enum End {
+    /// Its result stands in the stream.
     Delivered(Retained),
     /// No worker can ever answer it.
-    Never(Retained),
+    Unanswerable(Retained),
 }
 
-/// Sees a request through, unless the worker has to leave it to others.
+/// A request as the queue delivers it.
+struct Delivered {
+    request: Request,
+    message: async_nats::Message,
+    acker: Acker,
+    /// Whether the queue has delivered it before, to whomever.
+    is_redelivered: bool,
+    /// Whether another worker may have had it since it came into the stream.
+    may_be_answered: bool,
+}
+
+/// Answers a request, unless the worker has to leave it to others.
 pub(super) async fn serve(inner: &Inner, message: Message) {
-    let (delivered, age) = match message.info() {
-        Ok(info) => (info.delivered, SystemTime::from(info.published).elapsed().unwrap_or_default()),
-        Err(_) => return,
-    };
+    let Ok(info) = message.info() else { return };
+    let is_redelivered = info.delivered > 1;
+    let age = SystemTime::from(info.published).elapsed().unwrap_or_default();
+    let may_be_answered = is_redelivered || age >= inner.options.ack_wait;
     let (message, acker) = message.split();
     let Some(request) = Request::parse(&inner.options.account, &message.subject) else {
-        tracing::warn!(subject = %message.subject, "this subject is none of a request; left for others");
+        tracing::warn!(subject = %message.subject, "this subject is not that of a request; left for others");
         return answer(&acker, UNREADABLE).await;
     };
     let Some(_entry) = inner.live.enter(&request.identity().name) else {
-        // Its heartbeats did not arrive, but it runs, and answers for both.
+        // Its heartbeats did not arrive. The call that runs answers for both deliveries.
         tracing::debug!(sequence = request.sequence, message = request.message, "delivered again while its call runs");
         return;
     };
     let Request { sequence, message: id, .. } = &request;
     let span = tracing::info_span!("call", sequence, message = id, pod = field::Empty, namespace = field::Empty);
-    let work = async {
-        if delivered > 1 {
-            inner.metrics.redelivered();
-        }
-        let is_new = delivered <= 1 && age < inner.options.ack_wait;
-        if !is_new && inner.queue.holds(&request.notify()).await {
-            tracing::info!("its result was delivered before");
-            inner.sweep.notify_one();
-            return Answer::Delivered(Retained::default());
-        }
-        run(inner, &request, &message.payload).await
+    let delivered = Delivered { request: request.clone(), message, acker, is_redelivered, may_be_answered };
+    see_through(inner, &delivered).instrument(span).await;
+}
+
+async fn see_through(inner: &Inner, delivered: &Delivered) {
+    let acker = &delivered.acker;
+    let end = tokio::select! {
+        end = work(inner, delivered) => Some(end),
+        () = inner.queue.heartbeats(acker) => None,
+        () = inner.leave.cancelled() => None,
     };
-    let seen_through = async {
-        let answered = tokio::select! {
-            answered = work => Some(answered),
-            () = inner.queue.heartbeats(&acker) => None,
-            () = inner.leave.cancelled() => None,
-        };
-        match answered {
-            Some(Answer::Delivered(pods)) => {
-                tokio::join!(inner.queue.acknowledge(&acker), delete(&pods));
-            }
-            Some(Answer::Never(pods)) => {
-                tokio::join!(answer(&acker, AckKind::Term), delete(&pods));
-            }
-            None => give_back(&acker).await,
+    match end {
+        Some(End::Delivered(pods)) => {
+            tokio::join!(inner.queue.acknowledge(acker), delete(&pods));
         }
-    };
-    seen_through.instrument(span).await;
+        Some(End::Unanswerable(pods)) => {
+            tokio::join!(answer(acker, AckKind::Term), delete(&pods));
+        }
+        None => give_back(acker).await,
+    }
 }
 
 async fn delete(pods: &Retained) {
@@ -143,67 +110,90 @@ async fn delete(pods: &Retained) {
 
 async fn answer(acker: &Acker, kind: AckKind) {
     if let Err(error) = acker.ack_with(kind).await {
-        tracing::debug!(%error, "the queue was not told; it will deliver the request again");
+        tracing::debug!(%error, "the answer did not reach the queue, which will deliver the request again");
     }
 }
 
-/// Has a request given to another worker at once.
+/// Gives a request back, so that the queue delivers it to another worker at once.
 pub(super) async fn give_back(acker: &Acker) {
-    // Else the queue could give it to this worker again, which does not ask any more.
+    // Without the pause, the queue could deliver it to this worker, which does not ask any more.
     tokio::time::sleep(UNASKED).await;
     answer(acker, AckKind::Nak(None)).await;
 }
 
-async fn run(inner: &Inner, request: &Request, payload: &[u8]) -> Answer {
+/// Runs the request's call and delivers the result, unless the result stands already.
+async fn work(inner: &Inner, delivered: &Delivered) -> End {
+    let Delivered { request, message, is_redelivered, may_be_answered, .. } = delivered;
+    if *is_redelivered {
+        inner.metrics.redelivered();
+    }
+    if *may_be_answered && inner.queue.holds(&request.notify()).await {
+        tracing::info!("its result was delivered before");
+        inner.sweep.notify_one();
+        return End::Delivered(Retained::default());
+    }
     let mut count = Count::start(&inner.metrics);
-    let (mut called, pods) = match std::str::from_utf8(payload) {
+    let (result, pods) = match std::str::from_utf8(&message.payload) {
         Ok(inputs) => call(inner, request, inputs).await,
         Err(error) => {
-            let error = format!("InvalidInputs: the inputs are no UTF-8 from byte {} on", error.valid_up_to());
+            let error = format!("InvalidInputs: the inputs are not UTF-8 from byte {} on", error.valid_up_to());
             (CallResult::errored(SystemTime::now(), &error), Retained::default())
         }
     };
-    called.outcome().clone_into(&mut count.outcome);
+    result.outcome().clone_into(&mut count.outcome);
     if count.outcome == UNKNOWN_HANDLER {
-        return Answer::Never(pods);
+        return End::Unanswerable(pods);
     }
-    if let Delivery::TooLarge { limit } = inner.queue.deliver(&request.notify(), called.text()).await {
-        let error = format!(
-            "ResultTooLarge: the result is {} bytes with its document, more than the queue's limit of {limit} bytes",
-            called.text().len()
-        );
-        called = called.replaced(&error);
-        called.outcome().clone_into(&mut count.outcome);
-        if let Delivery::TooLarge { .. } = inner.queue.deliver(&request.notify(), called.text()).await {
-            tracing::error!(limit, "the queue takes no results at all; raise its limit");
-            return Answer::Never(pods);
+    match deliver(inner, request, result).await {
+        Some(outcome) => {
+            count.outcome = outcome;
+            End::Delivered(pods)
         }
+        None => End::Unanswerable(pods),
     }
-    Answer::Delivered(pods)
 }
 
-/// Calls the plugin, again and again while the cluster is out of reach: that is no fault of the call's, and its pod
-/// will be found.
+/// Puts a result into the stream, or an error in its place if the queue does not take it. Returns the outcome of what
+/// stands there; `None` if the queue takes not even the error.
+async fn deliver(inner: &Inner, request: &Request, result: CallResult) -> Option<String> {
+    let subject = request.notify();
+    let Delivery::TooLarge { limit } = inner.queue.deliver(&subject, result.text()).await else {
+        return Some(result.outcome().into());
+    };
+    let error = format!(
+        "ResultTooLarge: the result is {} bytes with its document, more than the queue's limit of {limit} bytes",
+        result.text().len()
+    );
+    let result = result.replaced(&error);
+    if let Delivery::TooLarge { .. } = inner.queue.deliver(&subject, result.text()).await {
+        tracing::error!(limit, "the queue takes no results at all; raise its limit");
+        return None;
+    }
+    Some(result.outcome().into())
+}
+
+/// Calls the plugin, again and again while the cluster is out of reach: that is not the call's fault, and a pod that it
+/// has already is found again.
 async fn call(inner: &Inner, request: &Request, inputs: &str) -> (CallResult, Retained) {
     let mut pauses = pauses();
     loop {
         let runner = inner.runner();
-        let (events, heard) = Events::channel(false);
+        let (events, received) = Events::channel(false);
         let pods = Retained::default();
         let ctx = runner.ctx().identity(request.identity()).retain(pods.clone()).events(events);
         let call = runner.call(ctx, &request.app, &request.handler, inputs);
-        let (called, ()) = tokio::join!(call, listen(&inner.metrics, heard));
-        if called.outcome() != "ClusterUnavailable" {
-            return (called, pods);
+        let (result, ()) = tokio::join!(call, observe(&inner.metrics, received));
+        if result.outcome() != "ClusterUnavailable" {
+            return (result, pods);
         }
-        tracing::warn!("the cluster is out of reach; the call is tried on");
+        tracing::warn!("the cluster is out of reach; the call is tried again");
         drop(pods);
         pause(&mut pauses).await;
     }
 }
 
-/// Tells of a call's stages, each as it ends, until the call does.
-async fn listen(metrics: &Metrics, mut events: UnboundedReceiver<Event>) {
+/// Logs and counts the stages of a call as they end, until the call does.
+async fn observe(metrics: &Metrics, mut events: UnboundedReceiver<Event>) {
     let mut stages = Stages::start();
     while let Some(event) = events.recv().await {
         match &event {

@@ -1,20 +1,20 @@
-//! Pods of this account that nobody waits for any more: their worker was ended before it could delete them.
+//! Pods of this account whose worker ended before it could delete them.
 //!
-//! Their ConfigMaps belong to them, so that the cluster deletes these.
+//! Their ConfigMaps belong to them, so the cluster deletes those too.
 
-use super::Inner;
+use super::inner::Inner;
 use super::request::{Request, account_label};
 use crate::pods::{Error, FoundPod};
 use std::time::{Duration, SystemTime};
 
-/// Between two looks.
+/// The pause between two searches.
 const PERIOD: Duration = Duration::from_secs(5 * 60);
-/// How long after a redelivery the worker looks out of turn: others may be about to be redelivered.
+/// The pause before an extra search, which a redelivery causes: other requests may be about to be redelivered too.
 const SOON: Duration = Duration::from_secs(1);
-/// A pod whose request is gone is left alone for as long, because who removes requests may be about to add them again.
+/// A younger pod is left alone even if its request is gone: whoever removes requests may be about to add them again.
 const YOUNG: Duration = Duration::from_secs(60);
 
-/// Looks for left-overs now, regularly and when told to. Never returns.
+/// Searches for left-over pods now, regularly, and when it is woken. Never returns.
 pub(super) async fn sweep(inner: &Inner) {
     loop {
         match sweep_once(inner).await {

@@ -15,50 +15,46 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// How long the first connection is tried for.
+/// How long the first connection is tried.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the server keeps a pull that it cannot serve. After that the next one tells that we still live.
-const PULL: Duration = Duration::from_secs(30);
-/// The time after which a silent connection is found out is twice this.
+/// How often a silent connection is tested. It counts as broken after twice this time.
 const PING: Duration = Duration::from_secs(10);
-/// The times that a confirmation of an acknowledgement is waited for.
+/// How often an acknowledgement is sent until it is confirmed.
 const ACKS: usize = 3;
-/// Between two looks at a connection that is down.
+/// The pause between two looks at a connection that is down.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Why there is no queue to serve.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// The address is none.
-    #[error("the queue's address cannot be used: {0}; it has the form nats://ACCOUNT:PASSWORD@HOST:4222")]
+    /// The address is malformed.
+    #[error("the queue's address cannot be used: {0}; its form is nats://ACCOUNT:PASSWORD@HOST:4222")]
     Address(String),
     /// Nobody answers there.
-    #[error("the queue at {host} does not answer: {why}; check that it runs and that this is its address")]
+    #[error("the queue at {host} does not answer: {why}")]
     Silent {
         /// Host and port.
         host: String,
-        /// The last that was tried.
+        /// Why the last try failed.
         why: String,
     },
     /// The account or its password is wrong.
-    #[error("the queue at {host} does not accept the account and its password; check the key file")]
+    #[error("the queue at {host} does not accept the account and its password")]
     Refused {
         /// Host and port.
         host: String,
     },
-    /// The account has no stream yet.
-    #[error(
-        "the queue at {host} has no stream {stream:?}; the hops server creates it, so start that first, or check the account"
-    )]
+    /// The account has no stream.
+    #[error("the queue at {host} has no stream {stream:?}")]
     NoStream {
         /// Host and port.
         host: String,
         /// The stream's name.
         stream: String,
     },
-    /// The server does not do what a worker needs.
-    #[error("the queue at {host} does not give out requests: {why}; check that it has JetStream for this account")]
+    /// The server does not do what a worker needs. Mostly the account has no JetStream.
+    #[error("the queue at {host} does not give out requests: {why}")]
     Unusable {
         /// Host and port.
         host: String,
@@ -76,23 +72,23 @@ pub(super) struct Queue {
     host: String,
     account: String,
     ack_wait: Duration,
-    /// How often a connection was made.
+    /// How many connections were made.
     connections: watch::Receiver<u64>,
 }
 
 /// What became of a result.
 pub(super) enum Delivery {
-    /// It stands in the stream, now or since before.
+    /// A result stands in the stream: this one, or an earlier one.
     Stands,
     /// It has more bytes than the queue takes.
     TooLarge {
-        /// What the queue takes.
+        /// The most bytes that the queue takes.
         limit: usize,
     },
 }
 
 impl Queue {
-    /// Connects, and tries on for a while where nobody answers.
+    /// Connects, and tries again for a while if nobody answers.
     pub(super) async fn connect(url: &str, account: &str, ack_wait: Duration) -> Result<Self, QueueError> {
         let address: ServerAddr =
             url.parse().map_err(|error: std::io::Error| QueueError::Address(error.to_string()))?;
@@ -104,7 +100,7 @@ impl Queue {
                     tracing::info!("queue: connected");
                     connected.send_modify(|count| *count += 1);
                 }
-                // Each try to connect again: that there is no connection was said once.
+                // One for each try to connect again. That the connection is lost was logged once.
                 Event::ClientError(error) => tracing::debug!("queue: {error}"),
                 event => tracing::warn!("queue: {event}"),
             }
@@ -114,7 +110,7 @@ impl Queue {
             let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
             options = options.user_and_password(decoded(user), decoded(address.password().unwrap_or_default()));
         }
-        // Without user and password: the client tells of addresses.
+        // Without user and password: the client logs addresses.
         let mut plain = address.into_inner();
         let _ = plain.set_username("").and_then(|()| plain.set_password(None));
         let address = ServerAddr::from_url(plain).map_err(|error| QueueError::Address(error.to_string()))?;
@@ -147,14 +143,14 @@ impl Queue {
         self.client.connection_state() == State::Connected
     }
 
-    /// Returns when there is a connection.
+    /// Waits for a connection.
     pub(super) async fn connected(&self) {
         while !self.is_connected() {
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Changes with each new connection, on which nothing is left of the pulls before it.
+    /// Changes with each new connection. Pulls that were made before it bring nothing more.
     pub(super) fn connections(&self) -> watch::Receiver<u64> {
         let mut connections = self.connections.clone();
         connections.mark_unchanged();
@@ -170,7 +166,7 @@ impl Queue {
             filter_subject: format!("{}.request.*.*.{app}.*", self.account),
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.ack_wait,
-            // Each worker pulls no more than it has room for. A limit here would have to be the sum over all workers.
+            // Each worker pulls no more than it has slots for. A limit here would hold for all workers together.
             max_ack_pending: -1,
             ..Config::default()
         };
@@ -178,13 +174,13 @@ impl Queue {
         created.map_err(|error| QueueError::Unusable { host: self.host.clone(), why: error.to_string() })
     }
 
-    /// Asks for this many requests. They come as soon as there are any.
-    pub(super) async fn pull(consumer: &PullConsumer, places: usize) -> Result<Batch, String> {
-        let batch = consumer.batch().max_messages(places).expires(PULL).messages();
+    /// Asks for this many requests. They come as soon as there are any, for this long.
+    pub(super) async fn pull(consumer: &PullConsumer, count: usize, expires: Duration) -> Result<Batch, String> {
+        let batch = consumer.batch().max_messages(count).expires(expires).messages();
         batch.await.map_err(|error| error.to_string())
     }
 
-    /// Whether the stream holds something under this subject. Asks until there is an answer.
+    /// Whether the stream has a message with this subject. Asks until there is an answer.
     pub(super) async fn holds(&self, subject: &str) -> bool {
         let mut pauses = pauses();
         loop {
@@ -197,12 +193,12 @@ impl Queue {
                 },
                 Err(error) => error.to_string(),
             };
-            tracing::debug!(subject, error, "the queue does not say what it holds; asking again");
+            tracing::debug!(subject, error, "the queue does not say what it contains; asking again");
             pause(&mut pauses).await;
         }
     }
 
-    /// Puts a result into the stream, and tries until it stands there.
+    /// Puts a result into the stream. Tries until one stands there.
     pub(super) async fn deliver(&self, subject: &str, result: &str) -> Delivery {
         let mut pauses = pauses();
         loop {
@@ -218,7 +214,7 @@ impl Queue {
             }
             let refusal = error.source().and_then(|source| source.downcast_ref::<Refusal>());
             match refusal.map(Refusal::error_code) {
-                // The code is for whatever keeps a message from being stored.
+                // The code alone says only that the message was not stored.
                 Some(ErrorCode::STREAM_STORE_FAILED)
                     if error.to_string().contains("maximum messages per subject exceeded") =>
                 {
@@ -232,12 +228,13 @@ impl Queue {
                 }
                 _ => {}
             }
-            tracing::warn!(%error, "the result is not in the queue yet; trying on");
+            tracing::warn!(%error, "the result is not in the queue yet; trying again");
             pause(&mut pauses).await;
         }
     }
 
-    /// Has a request done with. That the server does not confirm it is no harm: delivered again, it is found to be done.
+    /// Tells the server that a request is done. It is no harm if the server does not confirm that: when the request is
+    /// delivered again, its result is found.
     pub(super) async fn acknowledge(&self, acker: &Acker) {
         for _ in 0..ACKS {
             self.connected().await;
@@ -260,17 +257,17 @@ impl Queue {
         }
     }
 
-    /// Sends what is still to be sent.
+    /// Sends what waits to be sent.
     pub(super) async fn flush(&self) {
         if self.is_connected()
             && let Err(error) = self.client.flush().await
         {
-            tracing::debug!(%error, "not all was sent to the queue");
+            tracing::debug!(%error, "not everything was sent to the queue");
         }
     }
 }
 
-/// The pauses between tries of what is to succeed in the end.
+/// The pauses between tries that go on until one succeeds.
 pub(super) fn pauses() -> ExponentialBackoff {
     backoff().build()
 }

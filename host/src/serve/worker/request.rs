@@ -1,14 +1,14 @@
-//! A request's subject, and the identity of the pod that it leads to.
+//! The subject of a request, and the identity of its pod.
 
 use crate::pods::Identity;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 const ACCOUNT: &str = "hiphops-io/account";
-/// Where a pod says which request it is of; labels are too short for that.
+/// The annotation that names a pod's request. Labels are too short for that.
 const REQUEST: &str = "hiphops-io/request";
 
-/// What the subject of a request says.
+/// The parts of a request's subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     account: String,
@@ -19,12 +19,12 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Takes `ACCOUNT.request.SEQUENCE.MESSAGE.APP.HANDLER` apart. More tokens may follow.
+    /// Parses `ACCOUNT.request.SEQUENCE.MESSAGE.APP.HANDLER`. More tokens may follow.
     pub(super) fn parse(account: &str, subject: &str) -> Option<Self> {
         Self::of(account, subject.strip_prefix(account)?.strip_prefix(".request.")?)
     }
 
-    /// The request of a pod that was found.
+    /// The request of a pod.
     pub(super) fn of_pod(account: &str, annotations: &BTreeMap<String, String>) -> Option<Self> {
         Self::of(account, annotations.get(REQUEST)?)
     }
@@ -40,12 +40,12 @@ impl Request {
         })
     }
 
-    /// Where its result goes.
+    /// The subject of its result.
     pub(super) fn notify(&self) -> String {
         format!("{}.notify.{}.{}", self.account, self.sequence, self.message)
     }
 
-    /// Where it came from.
+    /// Its own subject.
     pub(super) fn subject(&self) -> String {
         format!("{}.request.{}", self.account, self.tail())
     }
@@ -54,7 +54,7 @@ impl Request {
         format!("{}.{}.{}.{}", self.sequence, self.message, self.app, self.handler)
     }
 
-    /// Who its pod is: the same for every worker, as often as it is delivered.
+    /// The identity of its pod: the same in every worker and at every delivery.
     pub(super) fn identity(&self) -> Identity {
         let digest = hash(&[&self.account, &self.sequence, &self.message], 32);
         let mut labels = account_label(&self.account);
@@ -72,12 +72,12 @@ impl Request {
     }
 }
 
-/// Selects the pods of an account. The account itself is half of what one needs to log in, so it is not shown.
+/// Selects the pods of an account. The account itself is half of a login, so the label has only its hash.
 pub(super) fn account_label(account: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(ACCOUNT.into(), hash(&[account], 16))])
 }
 
-/// The token itself where it makes a label's value, else a stand-in for it.
+/// The token if it is valid as the value of a label, else its hash.
 fn label(token: &str) -> String {
     let is_alphanumeric = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let is_label = token.len() <= 63
@@ -105,7 +105,7 @@ mod tests {
     #[rstest]
     #[case::six_tokens("acc.request.s.m.k8s.run")]
     #[case::more_tokens("acc.request.s.m.k8s.run.more")]
-    fn a_request_is_taken_apart(#[case] subject: &str) {
+    fn a_request_is_parsed(#[case] subject: &str) {
         let request = Request::parse("acc", subject).unwrap();
         assert_eq!((&*request.app, &*request.handler), ("k8s", "run"));
         assert_eq!(request.notify(), "acc.notify.s.m");
@@ -118,14 +118,14 @@ mod tests {
     #[case::empty_tokens("acc.request.s..k8s.run")]
     #[case::another_account("accc.request.s.m.k8s.run")]
     #[case::another_interface("acc.notify.s.m.k8s.run")]
-    fn what_is_no_request_is_none(#[case] subject: &str) {
+    fn another_subject_is_not_a_request(#[case] subject: &str) {
         assert_eq!(Request::parse("acc", subject), None);
     }
 
     #[rstest]
     #[case::a_plain_one("seq", "message")]
-    #[case::what_no_label_takes("$seq=", &"m".repeat(100))]
-    fn an_identity_is_valid_and_its_own(#[case] sequence: &str, #[case] message: &str) {
+    #[case::tokens_that_are_not_labels("$seq=", &"m".repeat(100))]
+    fn an_identity_is_valid_and_unique(#[case] sequence: &str, #[case] message: &str) {
         let identity = |account: &str| {
             Request::parse(account, &format!("{account}.request.{sequence}.{message}.k8s.run")).unwrap().identity()
         };
@@ -141,7 +141,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_subject_is_a_request_of_its_own_or_none(account: String, rest in prop_oneof![".*", "([a$]?[.]){3,6}.*"]) {
+        fn any_subject_is_a_unique_request_or_none(account: String, rest in prop_oneof![".*", "([a$]?[.]){3,6}.*"]) {
             let _ = Request::parse(&account, &rest);
             if let Some(request) = Request::parse(&account, &format!("{account}.request.{rest}")) {
                 prop_assert_eq!(Request::parse(&account, &request.subject()), Some(request.clone()));

@@ -136,8 +136,9 @@ class KubePod {
   async #fetch(path) {
     const signal = AbortSignal.any([this.#signal, AbortSignal.timeout(15_000)]);
     const socket = 'KUBERNETES_SERVICE_HOST' in process.env ? undefined : await this.#forward();
-    const createConnection = socket && (() => socket);
-    const request = get({ host: this.#seen.status.podIP, port: PORT, path, signal, createConnection, agent: false });
+    // With any `agent`, false included, Node ignores `createConnection`.
+    const connection = socket ? { createConnection: () => socket } : { agent: false };
+    const request = get({ host: this.#seen.status.podIP, port: PORT, path, signal, ...connection });
     try {
       const [response] = await once(request, 'response');
       const length = Number(response.headers['content-length'] ?? NaN);
@@ -165,14 +166,20 @@ class KubePod {
       read() {},
       write: (data, encoding, done) => input.write(data, encoding, done),
       destroy(error, done) {
-        webSocket.close();
+        webSocket?.close();
         done(error);
       },
     });
+    // An error may come before anybody reads from the socket.
+    socket.on('error', () => {});
     const output = { write: (data) => socket.push(data) };
     const errors = { write: (data) => data.length > 0 && socket.destroy(new Error(String(data))) };
     const forward = new PortForward(this.#config);
     webSocket = await forward.portForward(this.namespace, this.name, [PORT], output, errors, input);
+    if (socket.destroyed) {
+      webSocket.close();
+      throw socket.errored;
+    }
     webSocket.onclose = () => socket.push(null);
     return socket;
   }

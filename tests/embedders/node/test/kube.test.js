@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { after, before, suite, test } from 'node:test';
+import { after, before, mock, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
+import { CoreV1Api, KubeConfig, PortForward } from '@kubernetes/client-node';
 import { load } from 'hops-k8s';
 import { KubePods } from 'hops-k8s/kube';
 
@@ -21,6 +21,25 @@ const EXAMPLE = {
   skip_cleanup: false,
 };
 const skip = process.env.KUBECONFIG ? false : 'KUBECONFIG is not set: there is no cluster to test on';
+
+test('results are read by port-forward, again if it fails at once', async () => {
+  const answers = [
+    (output, errors) => errors.write(Buffer.from('connection refused')),
+    (output) => setImmediate(output.write, Buffer.from('HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole')),
+  ];
+  let closed = 0;
+  const forward = mock.method(PortForward.prototype, 'portForward', async (namespace, name, ports, output, errors) => {
+    answers.shift()(output, errors);
+    return { close: () => (closed += 1) };
+  });
+  const created = { metadata: {}, status: { podIP: '10.0.0.1' } };
+  const pods = new KubePods({ makeApiClient: () => ({ createNamespacedPod: async () => created }) });
+  const spec = { namespace: 'default', inputFiles: [], env: [], lifetimeMs: 1000n };
+  const pod = await pods.create(spec, new AbortController().signal);
+  assert.equal(String(await pod.readFile('result.json')), 'whole');
+  assert.equal(closed, 2);
+  forward.mock.restore();
+});
 
 suite('on a cluster', { skip }, () => {
   const namespace = `hops-node-${randomUUID().slice(0, 8)}`;

@@ -113,8 +113,13 @@ class KubePod:
             return response.read()  # Raises IncompleteRead if the body is shorter than announced.
 
     def tail_logs(self, lines: int) -> str:
-        read = self._api.read_namespaced_pod_log
-        return self._request("get", "pods/log", read, self.name, self._namespace, container=MAIN, tail_lines=lines)
+        def read() -> bytes:
+            # Without preloading, since that fails if the log is not UTF-8.
+            return self._api.read_namespaced_pod_log(
+                self.name, self._namespace, container=MAIN, tail_lines=lines, _preload_content=False
+            ).data
+
+        return self._request("get", "pods/log", read).decode(errors="replace")
 
     def delete(self) -> None:
         delete = self._api.delete_namespaced_pod

@@ -3,6 +3,7 @@ import os
 import time
 import unittest
 import uuid
+from http.client import HTTPConnection
 from unittest import mock
 
 from kubernetes import config
@@ -56,6 +57,11 @@ class KubeTest(unittest.TestCase):
         self.assertEqual((document["errored"], document["json"]), (False, {"greeting": "Hello world!"}), document)
         self.assert_nothing_is_left()
 
+    def test_outside_the_cluster_results_are_read_by_port_forward(self):
+        with mock.patch.object(HTTPConnection, "connect", side_effect=OSError("there is no way to the pod's address")):
+            document = self.bash("echo -n far > /output/result.json")
+        self.assertEqual((document["hops"]["error"], document["body"]), (None, "far"))
+
     def test_inside_the_cluster_results_are_read_at_the_addresses_of_pods(self):
         with mock.patch.dict(os.environ, KUBERNETES_SERVICE_HOST="10.0.0.1"):
             document = self.bash("cat '/input/a/ü 雪' > '/output/x y'", in_files={"a/ü 雪": "é"}, out_path="x y")
@@ -67,6 +73,10 @@ class KubeTest(unittest.TestCase):
         self.assertEqual(error, 'InvalidInputs: namespace "there-is-none" does not exist; create it or name another')
         error = self.bash("true", node_selector={"a": "b"})["hops"]["error"]
         self.assertEqual(error, "PolicyDenied: this host does not allow node_selector; leave it out")
+
+    def test_a_log_that_is_not_utf_8_is_shown_as_far_as_it_can_be_read(self):
+        error = self.bash(r"printf 'a\xffb\n'; sleep 600", timeout="2s")["hops"]["error"]
+        self.assertRegex(error, "^Timeout: .*\na\ufffdb$")
 
     def test_a_timeout_ends_the_pod(self):
         error = self.bash("echo before; sleep 600", timeout="2s")["hops"]["error"]

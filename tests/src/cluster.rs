@@ -1,23 +1,38 @@
-//! A namespace of its own for each test, and proof that nothing is left in it.
+//! The cluster in `KUBECONFIG`. Each test has a namespace of its own, and checks at its end that the namespace is empty.
 
+pub mod service;
+
+use crate::{Document, call, eventually, skip};
 use hops_k8s::pods::Pods;
 use hops_k8s::pods::kube::{KubeOptions, KubePods};
-use hops_k8s_tests::{Document, call};
+use http::{Method, Request};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
-use kube::config::Kubeconfig;
-use kube::{Client, ResourceExt};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::env;
 use std::fmt::Debug;
 use std::fs;
-use std::sync::Arc;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
+
+/// How long tests wait for what a cluster does in seconds.
+pub const MINUTE: Duration = Duration::from_secs(60);
+
+/// The service account with the rights that `deploy/role.yaml` gives.
+const ACCOUNT: &str = "hops";
+
+/// What a skipped test obeys: with `required`, it fails.
+const REQUIRED: &str = "HOPS_TEST_CLUSTER";
 
 /// How results are fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +41,44 @@ pub enum Route {
     PortForward,
 }
 
-/// A namespace of a real cluster, the one in `KUBECONFIG`.
+/// A namespace of the cluster.
 pub struct Cluster {
-    /// For an administrator.
+    /// With the rights of an administrator.
     pub client: Client,
     pub namespace: String,
-    /// For somebody who may do what `deploy/role.yaml` says, and no more.
+    /// With the rights that `deploy/role.yaml` gives, and no others.
     pub pods: Arc<KubePods>,
     kubeconfig: TempDir,
 }
 
-/// The rules that `deploy/role.yaml` gives.
+/// A client with the rights of an administrator.
+pub async fn administrator() -> Client {
+    Client::try_default().await.expect("no cluster: set KUBECONFIG to the kubeconfig of one")
+}
+
+/// Stops and starts components of a cluster on this machine: `ctl("stop", "kube-apiserver")`. Skips the test if
+/// `HOPS_TEST_CLUSTER_CTL` names no program that does it.
+pub fn ctl() -> Option<impl Fn(&str, &str)> {
+    let Some(program) = env::var_os("HOPS_TEST_CLUSTER_CTL") else {
+        skip(REQUIRED, "HOPS_TEST_CLUSTER_CTL names no program that stops and starts components of the cluster");
+        return None;
+    };
+    Some(move |verb: &str, component: &str| {
+        let status = Command::new(&program).args([verb, component]).status();
+        assert!(status.expect("HOPS_TEST_CLUSTER_CTL is a program").success(), "{verb} {component}");
+    })
+}
+
+/// The API server's audit log. Says so if `HOPS_TEST_AUDIT_LOG` names none: a part of the test is skipped then.
+pub fn audit_log() -> Option<fs::File> {
+    let Some(path) = env::var_os("HOPS_TEST_AUDIT_LOG") else {
+        skip(REQUIRED, "HOPS_TEST_AUDIT_LOG names no audit log, so not all requests are counted");
+        return None;
+    };
+    Some(fs::File::open(path).expect("HOPS_TEST_AUDIT_LOG can be read"))
+}
+
+/// The rules in `deploy/role.yaml`.
 pub fn rules() -> Vec<PolicyRule> {
     let all = include_str!("../../host/deploy/role.yaml").split("---\n");
     let mut roles =
@@ -45,9 +87,9 @@ pub fn rules() -> Vec<PolicyRule> {
 }
 
 impl Cluster {
-    /// Makes a namespace in which pods can run.
+    /// Creates a namespace in which pods can run.
     pub async fn start(route: Route) -> Self {
-        let client = Client::try_default().await.expect("no cluster: set KUBECONFIG to the kubeconfig of one");
+        let client = administrator().await;
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let millis = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -56,17 +98,20 @@ impl Cluster {
             metadata: ObjectMeta { name: Some(namespace.clone()), ..ObjectMeta::default() },
             ..Namespace::default()
         };
-        Api::all(client.clone()).create(&PostParams::default(), &object).await.expect("the cluster makes a namespace");
+        Api::all(client.clone())
+            .create(&PostParams::default(), &object)
+            .await
+            .expect("the cluster creates a namespace");
         let admin = KubePods::connect(KubeOptions::default()).await.unwrap();
         let kubeconfig = tempfile::tempdir().unwrap();
         let mut cluster = Cluster { pods: Arc::new(admin), client, namespace, kubeconfig };
         let accounts: Api<ServiceAccount> = cluster.api();
-        until("the namespace has its service account", || async {
+        eventually("the namespace has its service account", MINUTE, async || {
             accounts.get_opt("default").await.unwrap().ok_or("not yet")
         })
         .await;
-        cluster.account("hops", json!(rules())).await;
-        cluster.kubeconfig = cluster.kubeconfig_of("hops").await;
+        cluster.account(ACCOUNT, json!(rules())).await;
+        cluster.kubeconfig = cluster.kubeconfig_of(ACCOUNT).await;
         let mut options = KubeOptions::default();
         options.kubeconfig = Some(cluster.kubeconfig.path().join("config"));
         let pods = match route {
@@ -77,7 +122,26 @@ impl Cluster {
         cluster
     }
 
-    /// A kubeconfig for a service account: the file `config` in this folder.
+    /// Pods with the same rights, and the requests that are made for them.
+    pub async fn with_requests(&self, route: Route) -> (Arc<KubePods>, Requests) {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig.path().join("config")).unwrap();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        // Each try counts.
+        config.default_retry = false;
+        let client = Client::try_from(config).unwrap();
+        let requests = Requests::default();
+        let counted = requests.clone();
+        let service = tower::service_fn(move |request| {
+            counted.count(&request);
+            let client = client.clone();
+            async move { client.send(request).await }
+        });
+        let mut options = KubeOptions::default();
+        options.port_forward = route == Route::PortForward;
+        (Arc::new(KubePods::new(Client::new(service, "default"), options)), requests)
+    }
+
+    /// A folder with a kubeconfig for a service account, in the file `config`.
     pub async fn kubeconfig_of(&self, account: &str) -> TempDir {
         let request = TokenRequest {
             spec: TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() },
@@ -103,7 +167,7 @@ impl Cluster {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The inputs of a small pod in this namespace.
+    /// The inputs of a call with a small pod in this namespace.
     pub fn inputs(&self, more: Value) -> Value {
         let mut inputs =
             json!({"image": "bash:5-alpine3.18", "namespace": self.namespace, "cpu": "10m", "memory": "32Mi"});
@@ -138,7 +202,7 @@ impl Cluster {
         self.api().create(&PostParams::default(), &object).await.unwrap()
     }
 
-    /// A service account of this name that may do this.
+    /// Creates a service account with these rights.
     pub async fn account(&self, name: &str, rules: Value) {
         let _: ServiceAccount = self.create(json!({"metadata": {"name": name}})).await;
         let role = json!({"metadata": {"name": name}, "rules": rules});
@@ -150,12 +214,12 @@ impl Cluster {
         self.grant(name, role, binding).await;
     }
 
-    /// Creates a role and its binding to a service account, and returns when the API server heeds them, which is a
-    /// moment after it has stored them.
+    /// Creates a role and its binding to a service account. Returns when the API server applies them, which is a moment
+    /// after it has stored them.
     pub async fn grant(&self, account: &str, role: Value, binding: Value) {
         let role: Role = self.create(role).await;
         let _: RoleBinding = self.create(binding).await;
-        let user = format!("system:serviceaccount:{}:{account}", self.namespace);
+        let user = self.user_of(account);
         for PolicyRule { resources, verbs, .. } in role.rules.unwrap_or_default() {
             for resource in resources.unwrap_or_default() {
                 for verb in &verbs {
@@ -163,6 +227,15 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// The cluster's name for the user whose rights `pods` has.
+    pub fn user(&self) -> String {
+        self.user_of(ACCOUNT)
+    }
+
+    fn user_of(&self, account: &str) -> String {
+        format!("system:serviceaccount:{}:{account}", self.namespace)
     }
 
     async fn may(&self, user: &str, verb: &str, resource: &str) {
@@ -182,30 +255,42 @@ impl Cluster {
             ..SubjectAccessReview::default()
         };
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        until("the account may do it", || async {
+        eventually("the service account has its rights", MINUTE, async || {
             let answer = reviews.create(&PostParams::default(), &review).await.unwrap();
             if answer.status.is_some_and(|status| status.allowed) { Ok(()) } else { Err(format!("{verb} {resource}")) }
         })
         .await;
     }
 
-    /// The one pod in the namespace, as soon as it is there.
+    /// The only pod in the namespace, as soon as it exists.
     pub async fn the_pod(&self) -> Pod {
-        until("there is one pod", || async {
+        eventually("one pod exists", MINUTE, async || {
             let pods = self.api::<Pod>().list(&ListParams::default()).await.unwrap().items;
             <[Pod; 1]>::try_from(pods).map(|[pod]| pod)
         })
         .await
     }
 
-    /// Checks that no pod and no ConfigMap is left or going to stay, and deletes the namespace.
+    /// The only pod in the namespace, as soon as it runs.
+    pub async fn running_pod(&self) -> Pod {
+        eventually("the pod runs", MINUTE, async || {
+            let pod = self.the_pod().await;
+            match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+                Some("Running") => Ok(pod),
+                other => Err(other.map(str::to_owned)),
+            }
+        })
+        .await
+    }
+
+    /// Waits until no pod and no ConfigMap is left, and deletes the namespace.
     pub async fn end(self) {
         self.pods.drained().await;
-        until("the namespace is empty", || async {
+        eventually("the namespace is empty", MINUTE, async || {
             let pods = self.api::<Pod>().list(&ListParams::default()).await.unwrap();
             let maps = self.api::<ConfigMap>().list(&ListParams::default()).await.unwrap();
             let names = pods.iter().map(ResourceExt::name_any).chain(maps.iter().map(ResourceExt::name_any));
-            // That one is Kubernetes' own.
+            // Kubernetes creates this one.
             let left: Vec<String> = names.filter(|name| name != "kube-root-ca.crt").collect();
             if left.is_empty() { Ok(()) } else { Err(left) }
         })
@@ -215,14 +300,31 @@ impl Cluster {
     }
 }
 
-/// Waits until something is so.
-pub async fn until<T, E: Debug, F: Future<Output = Result<T, E>>>(what: &str, mut is_so: impl FnMut() -> F) -> T {
-    let start = Instant::now();
-    loop {
-        match is_so().await {
-            Ok(value) => return value,
-            Err(state) if start.elapsed() > Duration::from_secs(60) => panic!("not within a minute: {what}: {state:?}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
+/// Counts requests to the API server by kind, in the words of a Role: `create pods`, `get pods/portforward`.
+#[derive(Clone, Default)]
+pub struct Requests(Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl Requests {
+    fn count<B>(&self, request: &Request<B>) {
+        let path: Vec<&str> = request.uri().path().split('/').collect();
+        let what = match path[..] {
+            ["", "api", "v1", "namespaces", _, resource, _, subresource] => format!("{resource}/{subresource}"),
+            ["", "api", "v1", "namespaces", _, resource, ..] => resource.to_owned(),
+            _ => format!("all {}", path[path.len() - 1]),
+        };
+        let query = request.uri().query().unwrap_or_default();
+        let verb = match *request.method() {
+            Method::POST => "create",
+            Method::DELETE => "delete",
+            _ if query.contains("watch=true") => "watch",
+            _ if path.len() < 7 => "list",
+            _ => "get",
+        };
+        *self.0.lock().unwrap().entry(format!("{verb} {what}")).or_default() += 1;
+    }
+
+    /// How many there were of each kind.
+    pub fn counts(&self) -> BTreeMap<String, usize> {
+        self.0.lock().unwrap().clone()
     }
 }

@@ -1,14 +1,14 @@
-//! Workers on a cluster, and the pods that there were.
+//! Workers on a cluster, and the pods that they create.
 
-use super::harness::{Cluster, until};
+use super::{Cluster, MINUTE};
+use crate::nats::{Installation, Server};
+use crate::{eventually, hops, runner};
 use futures::StreamExt;
 use hops_k8s::pods::Pods;
 use hops_k8s::pods::kube::{KubeOptions, KubePods};
 use hops_k8s::policy::Policy;
 use hops_k8s::serve::metrics::Metrics;
 use hops_k8s::serve::worker::{Worker, WorkerOptions};
-use hops_k8s_tests::nats::{Installation, Server};
-use hops_k8s_tests::{hops, runner};
 use k8s_openapi::api::core::v1 as k8s;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// The pods that there ever were in a namespace, by uid.
+/// Counts the pods that have ever existed in a namespace, by uid.
 pub struct Seen {
     uids: Arc<Mutex<BTreeSet<String>>>,
     watch: JoinHandle<()>,
@@ -36,7 +36,7 @@ impl Seen {
         let mut events = watcher(cluster.api::<k8s::Pod>(), watcher::Config::default()).default_backoff().boxed();
         let watch = tokio::spawn(async move {
             while let Some(event) = events.next().await {
-                // After an error it goes on.
+                // The watcher goes on after an error.
                 if let Ok(Event::Apply(pod) | Event::InitApply(pod)) = event {
                     seen.lock().unwrap().insert(pod.uid().unwrap());
                 }
@@ -49,10 +49,10 @@ impl Seen {
         self.uids.lock().unwrap().len()
     }
 
-    /// Returns when there were so many.
+    /// Waits until this many pods have existed.
     pub async fn at_least(&self, count: usize) {
-        until("so many pods were there", || async { if self.count() >= count { Ok(()) } else { Err(self.count()) } })
-            .await;
+        let enough = async || if self.count() >= count { Ok(()) } else { Err(self.count()) };
+        eventually(&format!("{count} pods have existed"), MINUTE, enough).await;
     }
 }
 
@@ -62,39 +62,42 @@ impl Drop for Seen {
     }
 }
 
+/// Waits until no pod is left.
 pub async fn no_pods(cluster: &Cluster) {
-    until("the pods are gone", || async {
+    eventually("the pods are gone", MINUTE, async || {
         let pods = cluster.api::<k8s::Pod>().list(&Default::default()).await.unwrap().items;
         if pods.is_empty() { Ok(()) } else { Err(pods.len()) }
     })
     .await;
 }
 
+/// Pods with the rights of an administrator.
 pub async fn kube() -> KubePods {
     KubePods::connect_by_pod_ip(KubeOptions::default()).await.unwrap()
 }
 
-/// Starts a worker in the background. Aborting the task ends it as a kill would.
+/// Starts a worker in the background. To abort the task is to kill the worker.
 pub async fn start(server: &Server, pods: Arc<dyn Pods>) -> JoinHandle<()> {
     start_with(server, pods, 10).await
 }
 
-/// Starts a worker that runs so many calls at a time.
+/// Starts a worker that runs this many calls at a time.
 pub async fn start_with(server: &Server, pods: Arc<dyn Pods>, concurrency: usize) -> JoinHandle<()> {
     let mut options = WorkerOptions::new(server.url(), server.account());
     options.ack_wait = Duration::from_secs(2);
     options.concurrency = concurrency;
-    let app = runner(pods, Policy::default()).await;
-    let worker = Worker::connect(options, watch::channel(app).1, Arc::new(Metrics::default())).await.unwrap();
+    let runner = runner(pods, Policy::default()).await;
+    let worker = Worker::connect(options, watch::channel(runner).1, Arc::new(Metrics::default())).await.unwrap();
     tokio::spawn(async move { worker.run(CancellationToken::new()).await })
 }
 
+/// Kills a worker and waits for its end.
 pub async fn kill(worker: JoinHandle<()>) {
     worker.abort();
     let _ = worker.await;
 }
 
-/// Sends requests of these numbers, each to sleep for so many seconds and to return its number.
+/// Sends a request for each of these numbers. Its container sleeps for this many seconds and returns the number.
 pub async fn request(cluster: &Cluster, installation: &Installation, numbers: Range<usize>, sleep: u32, more: Value) {
     for number in numbers {
         let script = format!("sleep {sleep}; echo [{number}] > /output/result.json");
@@ -104,7 +107,7 @@ pub async fn request(cluster: &Cluster, installation: &Installation, numbers: Ra
     }
 }
 
-/// Waits for their results.
+/// Waits for the results of the requests with the numbers below `count`.
 pub async fn awaited(installation: &Installation, count: usize) {
     for number in 0..count {
         let document = installation.awaited("seq", &number.to_string()).await;
@@ -112,7 +115,7 @@ pub async fn awaited(installation: &Installation, count: usize) {
     }
 }
 
-/// The command, as a process of its own, which is killed with the value.
+/// A process that is killed when this is dropped.
 pub struct Process(pub Child);
 
 impl Drop for Process {
@@ -122,10 +125,10 @@ impl Drop for Process {
     }
 }
 
-/// Starts a worker as a process.
+/// Starts the command `hops start worker`.
 pub fn process(server: &Server, arguments: &[&str]) -> Process {
     let mut command = Command::new(hops());
-    // No configuration of whoever runs the tests.
+    // Not the configuration of the user who runs the tests.
     command.env("HOPS_CONFIG", "/dev/null");
     command.args(["start", "worker", "--nats-url", &server.url()]).args(arguments);
     Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())

@@ -1,21 +1,18 @@
-//! Runs after all other tests: nothing of theirs is left on the cluster or on this machine.
+//! Runs after all other tests, and checks that they have left nothing on the cluster or on this machine.
 
-#[allow(dead_code, reason = "the other cluster tests use the rest")]
-mod harness;
-
-use harness::until;
-use hops_k8s_tests::{hops, target};
+use hops_k8s_tests::cluster::{MINUTE, administrator};
+use hops_k8s_tests::{eventually, hops, target};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use kube::{Client, ResourceExt};
 use std::fs;
 
-/// Namespaces of tests go with what is in them, which takes a moment; those of failed tests stay.
+/// A test that succeeds deletes its namespace, which takes a moment. The namespaces of failed tests stay.
 #[tokio::test]
 #[ignore = "needs a cluster, and the other tests to have run"]
 async fn no_pod_and_no_config_map_is_left() {
-    let client = Client::try_default().await.expect("no cluster: set KUBECONFIG to the kubeconfig of one");
-    until("the tests have left nothing", || async {
+    let client = administrator().await;
+    eventually("nothing is left of the tests", MINUTE, async || {
         let ours = ListParams::default().labels("app.kubernetes.io/managed-by=hops-k8s");
         let pods = Api::<Pod>::all(client.clone()).list(&ours).await.unwrap();
         let maps = Api::<ConfigMap>::all(client.clone()).list(&ours).await.unwrap();

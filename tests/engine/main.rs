@@ -1,5 +1,8 @@
 //! Calls on a real Docker or Podman: at the address in `DOCKER_HOST`, or on the usual sockets.
 
+mod fake;
+mod hostile;
+
 use hops_k8s::event::{Event, Events};
 use hops_k8s::plugin::CallCtx;
 use hops_k8s::pods::engine::{EngineOptions, EnginePods};
@@ -175,7 +178,7 @@ async fn a_file_in_the_place_of_a_directory_means_no_result() {
 
 #[rstest]
 #[case::unknown_command(json!({"command": ["nope"]}), "StartError: exec: \"nope\": executable file not found in $PATH")]
-#[case::bad_image_name(json!({"image": "Bash:5"}), "InvalidImageName: \"Bash:5\" is not an image name: ")]
+#[case::bad_image_name(json!({"image": "Bash:5"}), "InvalidImageName: \"Bash:5\" is not the name of an image: ")]
 #[case::too_little_memory(json!({"memory": "1Mi"}), "InvalidInputs: Minimum memory limit allowed is 6MB")]
 #[tokio::test]
 #[ignore = "needs an engine"]

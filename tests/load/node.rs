@@ -1,8 +1,8 @@
-//! What happens to a node, and on it.
+//! Trouble with a node, its registry and its processes.
 
-use super::harness::{Cluster, Route, until};
-use super::service::no_pods;
-use super::{ALONE, ctl};
+use super::ALONE;
+use hops_k8s_tests::cluster::service::no_pods;
+use hops_k8s_tests::cluster::{Cluster, Route, ctl};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -15,17 +15,17 @@ use std::time::Instant;
 
 const CALLS: usize = 50;
 
-/// On a node of 2 CPUs.
+/// The node has 2 CPUs.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
-async fn a_pod_that_makes_room_for_a_more_important_one_is_an_error_at_once() {
+async fn a_pod_that_is_preempted_is_an_error_at_once() {
     let _alone = ALONE.lock().await;
     let cluster = Cluster::start(Route::PodIp).await;
     let classes: Api<PriorityClass> = Api::all(cluster.client.clone());
     let class = json!({"metadata": {"name": cluster.namespace}, "value": 1000});
     classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
     let important = async {
-        runs(&cluster).await;
+        cluster.running_pod().await;
         let pod = json!({"metadata": {"name": "important"}, "spec": {
             "priorityClassName": cluster.namespace, "terminationGracePeriodSeconds": 0,
             "containers": [{
@@ -43,7 +43,7 @@ async fn a_pod_that_makes_room_for_a_more_important_one_is_an_error_at_once() {
     cluster.end().await;
 }
 
-/// The node's kubelet is gone, and somebody has told the cluster that the node is out of service.
+/// The node's kubelet is stopped, and an administrator marks the node as out of service.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
 async fn a_node_that_is_gone_is_an_error_at_once() {
@@ -58,7 +58,7 @@ async fn a_node_that_is_gone_is_an_error_at_once() {
         }
     };
     let gone = async {
-        runs(&cluster).await;
+        cluster.running_pod().await;
         ctl("stop", "kubelet");
         taint(json!([{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]))
             .await;
@@ -70,7 +70,7 @@ async fn a_node_that_is_gone_is_an_error_at_once() {
     cluster.end().await;
 }
 
-/// The registry that the node's images come from.
+/// Stops the registry that the node pulls images from.
 #[rstest]
 #[case::refuses_connections("stop", "start", "2m", "ErrImagePull: ", "connection refused")]
 #[case::does_not_answer(
@@ -82,9 +82,9 @@ async fn a_node_that_is_gone_is_an_error_at_once() {
 )]
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
-async fn a_registry_that_is_away_is_named(
+async fn a_registry_that_does_not_answer_is_an_error_that_says_so(
     #[case] fault: &str,
-    #[case] mend: &str,
+    #[case] repair: &str,
     #[case] start_timeout: &str,
     #[case] error: &str,
     #[case] words: &str,
@@ -95,12 +95,12 @@ async fn a_registry_that_is_away_is_named(
     ctl(fault, "registry");
     let inputs = json!({"image": "bash:not-here-yet", "command": ["true"], "start_timeout": start_timeout});
     let document = cluster.call(inputs).await;
-    ctl(mend, "registry");
+    ctl(repair, "registry");
     assert!(document.error().starts_with(error) && document.error().contains(words), "{document:?}");
     cluster.end().await;
 }
 
-/// On a cluster whose node is this machine.
+/// The node is this machine.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
 async fn a_result_server_that_hangs_slows_no_other_call() {
@@ -125,30 +125,20 @@ async fn a_result_server_that_hangs_slows_no_other_call() {
         (bash("sleep 3; echo [] > /output/result.json").await, start.elapsed())
     };
     let beside = async {
-        stop_result_server(&runs(&cluster).await);
+        stop_result_server(&cluster.running_pod().await);
         others().await
     };
     let ((document, took), beside) = tokio::join!(hung, beside);
+    let others = CALLS - 1;
     println!(
-        "{} calls: {healthy:?} beside a healthy result server, {beside:?} beside one that hung for {took:?}",
-        CALLS - 1
+        "{others} calls took {healthy:?} beside a healthy result server, {beside:?} beside one that hung for {took:?}"
     );
     assert!(document.error().starts_with("ResultUnavailable: result.json could not be read: "), "{document:?}");
     assert!(beside < healthy.mul_f64(1.5), "{beside:?}, {healthy:?} without it");
     cluster.end().await;
 }
 
-/// The pod of the call, as soon as it runs.
-async fn runs(cluster: &Cluster) -> Pod {
-    until("the pod runs", || async {
-        let pod = cluster.the_pod().await;
-        let is_running = pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
-        if is_running { Ok(pod) } else { Err("not yet") }
-    })
-    .await
-}
-
-/// Stops the processes of a pod's result server, which keep their sockets.
+/// Stops the processes of a pod's result server. Their sockets stay open.
 fn stop_result_server(pod: &Pod) {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref()).unwrap();
     let server = statuses.iter().find(|status| status.name != "main").unwrap();

@@ -1,8 +1,8 @@
 //! Servers that go away for a while and come back, with calls in flight.
 
-use super::harness::{Cluster, Route};
-use super::service::{Seen, awaited, kill, kube, no_pods, request, start};
-use super::{ALONE, ctl};
+use super::ALONE;
+use hops_k8s_tests::cluster::service::{Seen, awaited, kill, kube, no_pods, request, start};
+use hops_k8s_tests::cluster::{Cluster, Route, ctl};
 use hops_k8s_tests::nats::{Installation, Server};
 use serde_json::json;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ async fn an_api_server_that_goes_away_for_20_s_loses_nothing() {
     installation.all_answered().await;
     no_pods(&cluster).await;
     kill(worker).await;
-    // The watch that counts has been away, too.
+    // The watch that counts the pods was interrupted as well, so pods that are left are looked for anew.
     let pods = Seen::watch(&cluster);
     assert_eq!((seen.count(), pods.count()), (CALLS, 0), "pods created, pods left");
     cluster.end().await;

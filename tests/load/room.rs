@@ -1,8 +1,9 @@
 //! A node that is full of our own pods, and quotas.
 
 use super::ALONE;
-use super::harness::{Cluster, Route, until};
-use super::service::{Seen, awaited, kill, kube, no_pods, request, start_with};
+use hops_k8s_tests::cluster::service::{Seen, awaited, kill, kube, no_pods, request, start_with};
+use hops_k8s_tests::cluster::{Cluster, MINUTE, Route};
+use hops_k8s_tests::eventually;
 use hops_k8s_tests::nats::{Installation, Server};
 use k8s_openapi::api::core::v1 as k8s;
 use serde_json::json;
@@ -11,17 +12,17 @@ use std::time::{Duration, Instant};
 
 const LARGE: usize = 60;
 
-/// On a node of 2 CPUs.
+/// The node has 2 CPUs.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
-async fn pods_wait_for_the_room_of_others_and_small_ones_fill_the_gaps() {
+async fn pods_wait_for_room_and_small_ones_fill_the_gaps() {
     let _alone = ALONE.lock().await;
     let cluster = Cluster::start(Route::PodIp).await;
     let server = Server::start_for(&cluster.namespace, 1024 * 1024);
     let installation = Installation::start(&server).await;
     let seen = Seen::watch(&cluster);
     let worker = start_with(&server, Arc::new(kube().await), 1000).await;
-    // Less time than they take when three run at a time.
+    // With three at a time, they take longer in all than their start_timeout.
     request(&cluster, &installation, 0..LARGE, 1, json!({"cpu": "500m", "start_timeout": "20s"})).await;
     seen.at_least(LARGE / 4).await;
     let small = cluster.inputs(json!({"command": ["bash", "-c", "echo [] > /output/result.json"]}));
@@ -58,7 +59,7 @@ async fn what_can_never_fit_does_not_wait_for_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster"]
-async fn a_quota_that_our_own_pods_use_up_is_waited_for() {
+async fn a_quota_that_pods_of_this_process_use_up_is_waited_for() {
     let _alone = ALONE.lock().await;
     let cluster = Cluster::start(Route::PodIp).await;
     let quota = |name: &str, pods: &str| json!({"metadata": {"name": name}, "spec": {"hard": {"pods": pods}}});
@@ -78,10 +79,10 @@ async fn a_quota_that_our_own_pods_use_up_is_waited_for() {
     cluster.end().await;
 }
 
-/// Returns when the quota has its first count, before which nothing is created.
+/// Waits until the quota has its first count. Before that it lets nothing be created.
 async fn in_force(cluster: &Cluster, name: &str) {
     let quotas = cluster.api::<k8s::ResourceQuota>();
-    until("the quota is in force", || async {
+    eventually("the quota is in force", MINUTE, async || {
         let status = quotas.get(name).await.unwrap().status;
         status.and_then(|status| status.used).filter(|used| !used.is_empty()).ok_or("not yet")
     })

@@ -5,7 +5,7 @@ use crate::kubelet::{Results, exits};
 use crate::server::Server;
 use hops_k8s::pods::Pods;
 use hops_k8s::pods::kube::{KubeOptions, KubePods};
-use hops_k8s_tests::{Document, call, dir_with};
+use hops_k8s_tests::{Document, call, dir_with, eventually};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
@@ -178,9 +178,5 @@ async fn run(pods: Arc<KubePods>, more: Value) -> Document {
 
 /// Waits for a condition.
 pub async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(20), "not in time: {what}");
-        sleep(Duration::from_millis(25)).await;
-    }
+    eventually(what, Duration::from_secs(20), async || if is_so() { Ok(()) } else { Err("not yet") }).await;
 }
