@@ -4,13 +4,13 @@ SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
 TARGET := wasm32-unknown-unknown
-CLUSTER_TESTS := --workspace --test cluster --test command --test hostile_containers --test load
+CLUSTER_TESTS := --workspace --test cluster --test command --test load
 FUZZ_SECONDS := 600
 
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
-.PHONY: help run test fuzz cluster-test engine-test embedders dist component package soak bench cluster-bench engine-bench fmt lint deny setup
+.PHONY: help run test fuzz cluster-test hostile-test engine-test embedders dist component package soak bench cluster-bench engine-bench fmt lint deny setup
 
 help: ## Show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -41,6 +41,9 @@ cluster-test: setup ## Run the tests on the cluster in KUBECONFIG, in namespaces
 	  tee "$(TARGET_DIR)/cluster-test.log"
 	cargo test --workspace --test left_over $(CARGO_FLAGS) -- --include-ignored 2>&1 | tee -a "$(TARGET_DIR)/cluster-test.log"
 	$(if $(TEST_FLAGS),,cargo test --workspace --test behaviour $(CARGO_FLAGS) -- --ignored on_a_cluster)
+
+hostile-test: setup ## Run hostile containers on the cluster in KUBECONFIG, and print what each costs
+	cargo test --workspace --test hostile_containers $(CARGO_FLAGS) -- --include-ignored --nocapture $(TEST_FLAGS)
 
 engine-test: setup ## Run the tests on the Docker or Podman in DOCKER_HOST, or on the usual sockets
 	cargo test --workspace --test engine $(CARGO_FLAGS) -- --include-ignored --test-threads 4 $(TEST_FLAGS)

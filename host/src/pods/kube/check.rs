@@ -10,6 +10,7 @@ use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::PostParams;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -226,7 +227,8 @@ fn role(namespace: &str, rules: &[Rule], user: &str) -> (Role, RoleBinding) {
         },
         None => Subject { api_group: Some(RBAC.into()), kind: "User".into(), name: user.into(), ..Subject::default() },
     };
-    let role_ref =
-        RoleRef { api_group: RBAC.into(), kind: "Role".into(), name: metadata.name.clone().unwrap_or_default() };
+    // From JSON: the type of `api_group` depends on the version of Kubernetes that the program chose.
+    let role_ref = json!({"apiGroup": RBAC, "kind": "Role", "name": metadata.name});
+    let role_ref: RoleRef = serde_json::from_value(role_ref).unwrap_or_default();
     (role, RoleBinding { metadata, role_ref, subjects: Some(vec![subject]) })
 }

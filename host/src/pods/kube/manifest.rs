@@ -101,8 +101,8 @@ fn unprivileged() -> k8s::SecurityContext {
         run_as_user: Some(RESTRICTED_UID),
         run_as_non_root: Some(true),
         allow_privilege_escalation: Some(false),
-        capabilities: Some(k8s::Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
-        seccomp_profile: Some(k8s::SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+        capabilities: Some(k8s::Capabilities { drop: Some(vec!["ALL".into()]), ..Default::default() }),
+        seccomp_profile: Some(k8s::SeccompProfile { type_: "RuntimeDefault".into(), ..Default::default() }),
         ..Default::default()
     }
 }
@@ -202,7 +202,11 @@ impl<'a> ConfigMaps<'a> {
                     files
                         .iter()
                         .enumerate()
-                        .map(|(number, file)| k8s::KeyToPath { key: key(number), path: file.path.clone(), mode: None })
+                        .map(|(number, file)| k8s::KeyToPath {
+                            key: key(number),
+                            path: file.path.clone(),
+                            ..Default::default()
+                        })
                         .collect(),
                 ),
                 optional: None,
@@ -213,7 +217,7 @@ impl<'a> ConfigMaps<'a> {
             name: INPUT_VOLUME.into(),
             projected: Some(k8s::ProjectedVolumeSource {
                 sources: Some(self.maps.iter().enumerate().map(source).collect()),
-                default_mode: None,
+                ..Default::default()
             }),
             ..Default::default()
         })
@@ -303,7 +307,7 @@ fn mount(volume: &str, path: &str, read_only: bool) -> k8s::VolumeMount {
 }
 
 fn variable(name: &str, value: &str) -> k8s::EnvVar {
-    k8s::EnvVar { name: name.into(), value: Some(value.into()), value_from: None }
+    k8s::EnvVar { name: name.into(), value: Some(value.into()), ..Default::default() }
 }
 
 /// `None` for an empty list.
