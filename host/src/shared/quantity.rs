@@ -26,6 +26,7 @@ impl Amount {
     }
 
     /// The number of billionths.
+    #[allow(dead_code, reason = "the backends that need it are features")]
     pub fn nanos(self) -> i128 {
         i128::from(self.units) * i128::from(NANOS_PER_UNIT) + i128::from(self.nanos)
     }
