@@ -2,6 +2,7 @@
 
 mod forward;
 mod harness;
+mod hostile;
 mod identities;
 mod kubelet;
 mod requests;

@@ -23,7 +23,8 @@ fn a_result_server_that_fails_at_first_is_asked_again(
         raw("HTTP/1.1 200 OK\ncontent-length: 1000\n\nRESULT"),
         raw("HTTP/1.1 200 OK\n\nRESULT"),
         raw("HTTP/1.1 200 OK\ntransfer-encoding: chunked\n\n4\n{\"an"),
-        raw("SSH-2.0-OpenSSH_9.9\n")
+        raw("SSH-2.0-OpenSSH_9.9\n"),
+        Delivery::Resets
     )]
     delivery: Delivery,
 ) {

@@ -1,6 +1,6 @@
 //! An API server whose faults a scenario chooses.
 
-use crate::kubelet::Script;
+use crate::kubelet::{FLOOD, Script};
 use crate::store::{Answer, Event, Key, Store, status};
 use futures::StreamExt;
 use http::{Method, Request, Response, Uri};
@@ -26,6 +26,8 @@ use tokio::time::Instant;
 pub enum Fault {
     /// It gets this answer and has no effect.
     Answer(Answer),
+    /// It gets this answer, after this time, and has no effect.
+    SlowAnswer(Duration, Answer),
     /// It is refused with `Retry-After`, as the overload protection of a real API server does.
     Busy { seconds: u64 },
     /// It has no effect, and the connection is closed.
@@ -40,6 +42,9 @@ pub enum Fault {
     Slow(Duration),
     /// It has its effect, but only half of the answer comes, and the connection stays open.
     Stall,
+    /// It has its effect, and the answer with this status code is the first text, and then the second again and again
+    /// while the client takes it, up to [`FLOOD`].
+    Floods(u16, &'static str, &'static str),
     /// A watch that is accepted and says nothing.
     Silent,
     /// A watch that sends these events and ends.
@@ -77,6 +82,8 @@ pub struct Server {
     deaf: AtomicUsize,
     pub connections: AtomicUsize,
     pub watches: AtomicUsize,
+    /// The most that one request took of a flood.
+    pub taken: AtomicUsize,
 }
 
 const TOO_OLD: &str = "too old resource version: 1 (2)";
@@ -165,6 +172,10 @@ impl Server {
         let broken = || Err(io::ErrorKind::ConnectionReset.into());
         match &fault {
             Some(Fault::Answer(answer)) => return Ok(whole(answer.clone())),
+            Some(Fault::SlowAnswer(time, answer)) => {
+                tokio::time::sleep(*time).await;
+                return Ok(whole(answer.clone()));
+            }
             Some(Fault::Busy { seconds }) => {
                 let text = Full::from("Too many requests, please try again later.\n");
                 let answer = Response::builder().status(429).header("retry-after", *seconds);
@@ -174,6 +185,10 @@ impl Server {
             Some(Fault::Hang) => return std::future::pending().await,
             Some(Fault::Slow(time)) => tokio::time::sleep(*time).await,
             _ => {}
+        }
+        if let Some(Fault::Floods(code, start, piece)) = fault {
+            self.act(&asked, body);
+            return Ok(self.flood(code, start, piece));
         }
         if asked.verb() == "watch" {
             if self.refuses_old.load(Ordering::Relaxed) && asked.version() < self.store().forgotten {
@@ -191,6 +206,21 @@ impl Server {
             Some(Fault::Stall) => Ok(stalling(answer)),
             _ => Ok(whole(answer)),
         }
+    }
+
+    fn flood(self: Arc<Self>, code: u16, start: &'static str, piece: &'static str) -> Response<Body> {
+        let piece = Bytes::from(piece.repeat((64 << 10) / piece.len() + 1));
+        let pieces = futures::stream::unfold(0, move |sent| {
+            let (server, piece) = (self.clone(), piece.clone());
+            async move {
+                server.taken.fetch_max(sent, Ordering::Relaxed);
+                (sent < FLOOD).then(|| (Ok(Frame::data(piece.clone())), sent + piece.len()))
+            }
+        });
+        let frames = futures::stream::iter([Ok(Frame::data(start.into()))]).chain(pieces);
+        let mut response = Response::new(BodyExt::boxed(StreamBody::new(Box::pin(frames))));
+        *response.status_mut() = code.try_into().unwrap();
+        response
     }
 
     fn next_fault(&self, what: &str) -> Option<Fault> {

@@ -4,10 +4,12 @@
 //! statuses of all pods come from one watch. ConfigMaps belong to their pod, so deleting the pod is the whole clean-up.
 
 mod api;
+mod body;
 mod check;
 mod connect;
 mod fetch;
 mod manifest;
+mod pages;
 mod room;
 mod status;
 mod watch;
@@ -23,9 +25,10 @@ use backon::BackoffBuilder;
 use fetch::Route;
 use futures::{AsyncReadExt, TryStreamExt};
 use k8s_openapi::api::core::v1 as k8s;
-use kube::api::{Api, DeleteParams, ListParams, LogParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, LogParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
 use manifest::Standard;
+use pages::Pages;
 use room::{Claim, Room};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -346,24 +349,32 @@ impl Inner {
     }
 
     async fn find(&self, labels: &BTreeMap<String, String>) -> Result<Vec<FoundPod>, Error> {
-        let params = ListParams::default().labels(&manifest::selector(labels));
+        let selector = manifest::selector(labels);
         let action = |namespace| Action { verb: "list", resource: "pods", namespace };
-        let all: Api<k8s::Pod> = Api::all(self.client.clone());
-        let found = match self.server.request(|| all.list(&params)).await {
-            Ok(pods) => pods.items,
+        match self.find_in(Api::all(self.client.clone()), &selector).await {
+            Ok(found) => Ok(found),
             Err(error) if error.is("Forbidden") => {
                 let mut found = vec![];
                 for namespace in self.watch.namespaces() {
-                    let pods: Api<k8s::Pod> = Api::namespaced(self.client.clone(), &namespace);
-                    let listed = self.server.request(|| pods.list(&params)).await;
+                    let pods = Api::namespaced(self.client.clone(), &namespace);
+                    let listed = self.find_in(pods, &selector).await;
                     found.extend(listed.map_err(|error| self.server.explain(error, &action(namespace)))?);
                 }
-                found
+                Ok(found)
             }
-            Err(error) => return Err(self.server.explain(error, &action(String::new()))),
-        };
-        let found = found.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
-        Ok(found.filter_map(found_pod).collect())
+            Err(error) => Err(self.server.explain(error, &action(String::new()))),
+        }
+    }
+
+    async fn find_in(&self, pods: Api<k8s::Pod>, selector: &str) -> Result<Vec<FoundPod>, RequestError> {
+        let (mut found, mut pages) = (vec![], Pages::of(selector));
+        while let Some(params) = pages.request() {
+            let answer = self.server.request(|| pods.list(&params)).await;
+            let Some(page) = pages.accept(answer)? else { continue };
+            let staying = page.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+            found.extend(staying.filter_map(found_pod));
+        }
+        Ok(found)
     }
 }
 
@@ -420,7 +431,8 @@ impl Pod for KubePod {
         let pods = self.pods();
         let read = || async {
             let mut log = vec![];
-            let mut stream = pods.log_stream(&self.identity.name, &params).await?;
+            // Nobody relies on the API server to keep to the limit.
+            let mut stream = pods.log_stream(&self.identity.name, &params).await?.take(MOST_LOG_BYTES as u64);
             stream.read_to_end(&mut log).await.map_err(kube::Error::ReadEvents)?;
             // A log need not be UTF-8.
             Ok(String::from_utf8_lossy(&log).into_owned())

@@ -1,5 +1,6 @@
 //! Requests to the API server: tried again while that may help, and explained when it does not.
 
+use super::body::{TooLarge, bounded};
 use crate::pods::causes::chain;
 use crate::pods::{Error, Refusal, Rule};
 use backon::{ExponentialBuilder, Retryable};
@@ -63,6 +64,8 @@ enum Reason {
     Status(Box<Status>),
     /// There is no answer, or none that can be understood.
     NoAnswer(String),
+    /// The answer is larger than this process is willing to hold.
+    TooLarge(String),
     /// There is no connection, and trying again does not help: no credentials, a certificate that is not trusted.
     NoConnection(String),
 }
@@ -86,6 +89,10 @@ impl RequestError {
         matches!(&self.reason, Reason::Status(status) if status.code == code)
     }
 
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self.reason, Reason::TooLarge(_))
+    }
+
     /// Whether the namespace enforces the restricted Pod Security Standard, and the pod does not meet it.
     pub(super) fn demands_restricted_pod(&self) -> bool {
         self.has_code(403) && self.to_string().contains("violates PodSecurity \"restricted:")
@@ -99,13 +106,14 @@ impl RequestError {
                 matches!(status.code, 429 | 500 | 502..=504) || status.message.contains("please apply your changes")
             }
             Reason::NoAnswer(_) => true,
-            Reason::NoConnection(_) => false,
+            Reason::TooLarge(_) | Reason::NoConnection(_) => false,
         }
     }
 }
 
 impl From<Box<Status>> for RequestError {
-    fn from(status: Box<Status>) -> Self {
+    fn from(mut status: Box<Status>) -> Self {
+        (status.reason, status.message) = (bounded(&status.reason), bounded(&status.message));
         RequestError { may_have_arrived: status.code >= 500, reason: Reason::Status(status) }
     }
 }
@@ -114,13 +122,16 @@ impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
             Reason::Status(status) => f.write_str(&status.message),
-            Reason::NoAnswer(why) | Reason::NoConnection(why) => f.write_str(why),
+            Reason::NoAnswer(why) | Reason::TooLarge(why) | Reason::NoConnection(why) => f.write_str(why),
         }
     }
 }
 
 impl From<kube::Error> for RequestError {
     fn from(error: kube::Error) -> Self {
+        if let Some(error) = causes(&error).find(|error| error.is::<TooLarge>()) {
+            return RequestError { reason: Reason::TooLarge(error.to_string()), may_have_arrived: true };
+        }
         match error {
             kube::Error::Api(status) => status.into(),
             kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(code)) => {
@@ -144,15 +155,21 @@ impl From<kube::Error> for RequestError {
 
 /// Whether TLS failed because the other side's certificate is missing or not trusted.
 fn distrusts_certificate(error: &(dyn StdError + 'static)) -> bool {
-    if let Some(error) = error.downcast_ref::<rustls::Error>() {
-        return matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented);
-    }
-    // An I/O error does not name the error that it wraps as its source.
-    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    match wrapped {
-        Some(wrapped) => distrusts_certificate(wrapped),
-        None => error.source().is_some_and(distrusts_certificate),
-    }
+    causes(error)
+        .filter_map(|error| error.downcast_ref())
+        .any(|error| matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
+}
+
+/// An error and all its causes.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| -> Option<&'a (dyn StdError + 'static)> {
+        // An I/O error does not name the error that it wraps as its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        }
+    })
 }
 
 /// The pauses between tries.
@@ -248,7 +265,7 @@ impl ApiServer {
                 self.log_silence(why);
                 "none"
             }
-            Some(Reason::NoConnection(_)) => "none",
+            Some(Reason::TooLarge(_) | Reason::NoConnection(_)) => "none",
         };
         if let Some(observer) = &self.observer {
             observer.answered(code);
@@ -275,6 +292,7 @@ impl ApiServer {
                     "no connection to {self}: {why}; check the configured credentials and certificate authority"
                 ));
             }
+            Reason::TooLarge(why) => return Error::Unavailable(format!("{self} is in trouble: {why}")),
             Reason::Status(status) => status,
         };
         let Status { code, message, .. } = *status;

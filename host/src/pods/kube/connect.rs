@@ -1,15 +1,17 @@
 //! Which cluster it is, and how its pods are reached.
 
 use super::api::{ApiServer, ObserveRequests};
+use super::body::{Bound, Bounded};
 use super::fetch::Route;
 use super::room::Room;
 use super::watch::Watch;
 use super::{Inner, KubePods};
 use crate::pods::causes::chain;
+use hyper::Request;
 use hyper::header::{HeaderValue, USER_AGENT};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use kube::client::{ClientBuilder, ConfigExt};
+use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use std::env;
@@ -193,7 +195,7 @@ impl KubePods {
 
     fn with_client(client: Client, address: Option<String>, source: Source, options: KubeOptions) -> Self {
         let server = Arc::new(ApiServer::new(address, options.patience, options.observer.clone()));
-        let client = attentive(client, server.clone());
+        let client = guarded(client, server.clone());
         KubePods {
             inner: Arc::new(Inner {
                 watch: Watch::new(client.clone(), server.clone()),
@@ -239,15 +241,17 @@ fn client(mut config: Config) -> kube::Result<Client> {
     Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
-/// The same client, but `server` hears of each `Retry-After`.
-fn attentive(client: Client, server: Arc<ApiServer>) -> Client {
+/// The same client, but responses are bounded, and `server` hears of each `Retry-After`.
+fn guarded(client: Client, server: Arc<ApiServer>) -> Client {
     let (namespace, valid_until) = (client.default_namespace().to_owned(), *client.valid_until());
-    let service = tower::service_fn(move |request| {
+    let service = tower::service_fn(move |request: Request<Body>| {
         let (client, server) = (client.clone(), server.clone());
+        let bound = Bound::of(request.uri());
         async move {
             let response = client.send(request).await?;
             server.note_retry_after(&response);
-            Ok::<_, kube::Error>(response)
+            let bound = bound.with(response.status());
+            Ok::<_, kube::Error>(response.map(|body| Bounded::new(body, bound)))
         }
     });
     Client::new(service, namespace).with_valid_until(valid_until)

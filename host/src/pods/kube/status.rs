@@ -1,8 +1,10 @@
 //! Translates a Kubernetes pod into the status that plugins see.
 
+use super::body::bounded;
 use super::manifest::{MAIN, SIDECAR};
 use crate::pods::{Cause, ContainerState, Phase, PodStatus, Terminated};
 use k8s_openapi::api::core::v1 as k8s;
+use std::net::IpAddr;
 
 /// A pod as the watch last reported it.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,7 +12,7 @@ pub(super) struct Snapshot {
     /// What the plugin sees.
     pub status: PodStatus,
     /// The pod's address.
-    pub ip: Option<String>,
+    pub ip: Option<IpAddr>,
     /// How far the scheduler has come with it.
     pub placement: Placement,
 }
@@ -52,7 +54,7 @@ impl Snapshot {
                 },
                 cause: status.map_or_else(Cause::default, |status| cause(&status.reason, &status.message)),
                 unschedulable: condition("PodScheduled", "False")
-                    .map(|condition| condition.message.clone().unwrap_or_default()),
+                    .map(|condition| condition.message.as_deref().map(bounded).unwrap_or_default()),
                 waits_for_room: false,
                 disruption: condition("DisruptionTarget", "True")
                     .map(|condition| cause(&condition.reason, &condition.message)),
@@ -61,7 +63,8 @@ impl Snapshot {
                 sidecar: Some(container(SIDECAR)),
             },
             placement: placement(pod, condition("PodScheduled", "False"), deleted),
-            ip: status.and_then(|status| status.pod_ip.clone()),
+            // Only an address: a name would be looked up.
+            ip: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
         }
     }
 }
@@ -101,5 +104,6 @@ fn state(state: &k8s::ContainerState) -> ContainerState {
 }
 
 fn cause(reason: &Option<String>, message: &Option<String>) -> Cause {
-    Cause::new(reason.clone().unwrap_or_default(), message.clone().unwrap_or_default())
+    let text = |text: &Option<String>| text.as_deref().map(bounded).unwrap_or_default();
+    Cause::new(text(reason), text(message))
 }

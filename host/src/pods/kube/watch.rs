@@ -2,15 +2,17 @@
 
 use super::api::{Action, ApiServer, REQUEST, RequestError, backoff, within};
 use super::manifest::SELECTOR;
+use super::pages::Pages;
 use super::room::Claim;
 use super::status::{Placement, Snapshot};
-use crate::pods::{ContainerState, Error, PodStatus};
+use crate::pods::{ContainerState, Error, Phase, PodStatus};
 use backon::BackoffBuilder;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::api::{WatchEvent, WatchParams};
 use kube::{Api, Client};
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,8 +28,8 @@ const WATCH_SECONDS: u32 = 25;
 const SILENCE: Duration = Duration::from_secs(30);
 /// After a watch that lasted this long, the next one begins without a pause.
 const LASTING: Duration = Duration::from_secs(5);
-/// How many pods are listed with one request.
-const PAGE: u32 = 500;
+/// How long a list may take with all its pages. One of 100,000 pods takes about a minute.
+const LIST: Duration = Duration::from_secs(2 * 60);
 
 /// The watch of a cluster. It begins with the first subscription and ends when it is dropped.
 pub(super) struct Watch {
@@ -102,6 +104,34 @@ pub(super) struct Subscription {
     holding: watch::Receiver<usize>,
     /// How long the pod may wait for their room.
     wait_until: Instant,
+}
+
+/// What is known about a pod's result server.
+pub(super) enum ServerState {
+    Running,
+    /// It will not run any more. The words complete `it has ended`.
+    Ended(String),
+    /// There will be no news of the pod.
+    Unknown(Error),
+}
+
+impl ServerState {
+    /// `None` if it may still start.
+    fn of(news: &Result<Snapshot, Error>) -> Option<Self> {
+        let status = match news {
+            Ok(snapshot) => &snapshot.status,
+            Err(error) => return Some(ServerState::Unknown(error.clone())),
+        };
+        let is_over = status.deleted || matches!(status.phase, Phase::Succeeded | Phase::Failed);
+        match &status.sidecar {
+            Some(ContainerState::Running) => Some(ServerState::Running),
+            Some(ContainerState::Terminated(end)) => {
+                Some(ServerState::Ended(format!("with exit code {}", end.exit_code)))
+            }
+            _ if is_over => Some(ServerState::Ended("with its pod".into())),
+            _ => None,
+        }
+    }
 }
 
 impl PodKey {
@@ -214,7 +244,9 @@ impl Shared {
         let version = match &cursor.version {
             Some(version) => version.clone(),
             None => {
-                let version = self.list(&pods, scope).await?;
+                let late =
+                    |_| RequestError::no_answer(format!("a list of pods has no end within {} s", LIST.as_secs()));
+                let version = timeout(LIST, self.list(&pods, scope)).await.map_err(late)??;
                 cursor.heard = Instant::now();
                 cursor.version.insert(version).clone()
             }
@@ -261,24 +293,21 @@ impl Shared {
     /// Publishes the present state of all pods. Returns the resource version from which to watch on.
     async fn list(&self, pods: &Api<Pod>, scope: &Scope) -> Result<String, RequestError> {
         let since = Instant::now();
-        // The pods that were listed, and those among them that are the ones that calls follow.
+        // Of the pods of this process, those that were listed; and those that are the very ones that calls follow.
         let (mut listed, mut followed) = (HashSet::new(), HashSet::new());
-        let mut params = ListParams::default().labels(SELECTOR).limit(PAGE);
-        loop {
-            let page = within(REQUEST, pods.list(&params)).await?;
+        let (mut pages, mut version) = (Pages::of(SELECTOR), None);
+        while let Some(params) = pages.request() {
+            let answer = within(REQUEST, pods.list(&params)).await;
+            let Some(page) = pages.accept(answer)? else { continue };
             let mut state = self.state();
-            listed.extend(page.items.iter().filter_map(PodKey::of));
+            listed.extend(page.items.iter().filter_map(PodKey::of).filter(|key| state.leaving.contains_key(key)));
             followed.extend(page.items.iter().filter_map(|pod| state.publish(pod, false)));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => {
-                    state.mark_missing(scope, since, &followed);
-                    state.leaving.retain(|key, _| !scope.covers(key) || listed.contains(key));
-                    let version = page.metadata.resource_version;
-                    return version.ok_or_else(|| RequestError::no_answer("its list of pods has no version".into()));
-                }
-            }
+            version = page.metadata.resource_version;
         }
+        let mut state = self.state();
+        state.mark_missing(scope, since, &followed);
+        state.leaving.retain(|key, _| !scope.covers(key) || listed.contains(key));
+        version.ok_or_else(|| RequestError::no_answer("its list of pods has no version".into()))
     }
 
     /// Without the right to watch the cluster, the namespaces in use are watched. Without the right to watch one of
@@ -432,8 +461,21 @@ impl Subscription {
     }
 
     /// The pod's address, once it has one.
-    pub(super) fn ip(&self) -> Option<String> {
-        self.receiver.borrow().as_ref()?.as_ref().ok()?.ip.clone()
+    pub(super) fn ip(&self) -> Option<IpAddr> {
+        self.receiver.borrow().as_ref()?.as_ref().ok()?.ip
+    }
+
+    /// Waits until the result server runs, or never will.
+    pub(super) async fn server(&self) -> ServerState {
+        let mut news = self.receiver.clone();
+        loop {
+            if let Some(state) = news.borrow_and_update().as_ref().and_then(ServerState::of) {
+                return state;
+            }
+            if news.changed().await.is_err() {
+                return ServerState::Unknown(Error::Other("the watch has ended".into()));
+            }
+        }
     }
 
     /// Whether the user's container has ended.
@@ -441,8 +483,7 @@ impl Subscription {
         self.is(|snapshot| matches!(snapshot.status.main, ContainerState::Terminated(_)))
     }
 
-    /// Whether the result server has ended.
-    pub(super) fn is_out_of_reach(&self) -> bool {
+    pub(super) fn server_has_ended(&self) -> bool {
         self.is(|snapshot| matches!(snapshot.status.sidecar, Some(ContainerState::Terminated(_))))
     }
 }
